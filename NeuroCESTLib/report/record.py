@@ -10,10 +10,11 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.headers.parts import files_of_image
@@ -98,6 +99,27 @@ class Report:
             yield
         finally:
             self._timings_s[step] = self._timings_s.get(step, 0.0) + time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def warned(self) -> Iterator[None]:
+        """Record the warnings that are meant for the user, each once; they are shown at once all the same."""
+        with warnings.catch_warnings():
+            default = warnings.showwarning
+
+            def show(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
+                if category is UserWarning and str(message) not in self.warnings:
+                    self.warnings.append(str(message))
+                default(message, category, filename, lineno, file, line)
+
+            warnings.showwarning = show
+            yield
 
     def add_times(self, times_s: Mapping[str, float]) -> None:
         """Add wall times in s that were measured elsewhere; they belong here and not into the summary.

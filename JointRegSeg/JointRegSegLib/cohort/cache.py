@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -26,7 +27,7 @@ from .preparation import StudyPreparer
 from .sample import StudySample
 from .sampling import class_counts
 
-VERSION = 3
+VERSION = 4
 """To be raised when the preparation itself changes, so that older caches are rebuilt."""
 
 
@@ -48,6 +49,7 @@ class _Entry(TypedDict):
     labels: Tensor | None
     mask: Tensor
     counts: Tensor | None
+    notes: list[str]
     inputs: list[_Stamp]
 
 
@@ -56,13 +58,17 @@ _ENTRY_FORM = {
     "labels": (Numbers("iu", 3), None),
     "mask": Numbers("b", 3),
     "counts": (Numbers("if", 1), None),
+    "notes": [str],
     "inputs": [{"column": str, "path": str, "channel": str, "size": int, "time": int, "sha256": str}],
 }
 """Form of a cache file, see ``stored_values``."""
 
 
 class StudyCache:
-    """Samples of a preparer, stored in a folder; ``cache[i]`` prepares a study that is not stored yet."""
+    """Samples of a preparer, stored in a folder; ``cache[i]`` prepares a study that is not stored yet.
+
+    What the preparation warned of is stored too, and told whenever the cache is used again.
+    """
 
     def __init__(self, preparer: StudyPreparer, folder: str | os.PathLike) -> None:
         """Open the cache.
@@ -75,6 +81,7 @@ class StudyCache:
         self._settings = json.dumps({"version": VERSION, **preparer.config.to_dict()}, sort_keys=True)
         self.folder = Path(folder) / hashlib.sha256(self._settings.encode()).hexdigest()[:12]
         self._checked: set[int] = set()
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.preparer)
@@ -114,18 +121,32 @@ class StudyCache:
             entry = _read(self.path(index))
             if entry is None:
                 raise ValueError(f"the cache file '{self.path(index)}' cannot be read right after it was written")
+        if index not in self._checked:
+            self._tell(entry["notes"])
         self._checked.add(index)
         return entry
 
+    def _tell(self, notes: list[str]) -> None:
+        for note in notes:
+            if note not in self._told:
+                warnings.warn(note, stacklevel=4)
+        self._told.update(notes)
+
     def _build(self, index: int) -> None:
         inputs = [_stamp(*each) for each in self.preparer.inputs(index)]  # before reading, so that later changes show
-        sample = self.preparer(index)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sample = self.preparer(index)
+        for each in caught:
+            if each.category is not UserWarning:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         self._make_folder()
         entry: _Entry = {
             "images": sample.images.contiguous(),
             "labels": sample.labels,
             "mask": sample.mask,
             "counts": None if sample.labels is None else class_counts(sample.labels, sample.mask),
+            "notes": list(dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning)),
             "inputs": inputs,
         }
         save_tensors(entry, self.path(index))

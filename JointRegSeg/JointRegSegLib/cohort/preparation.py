@@ -21,7 +21,7 @@ from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 from ..images.label_conventions import declared_convention
 from ..images.label_maps import BY_CONTENT
-from ..images.labels import CAVITY, UNLABELED
+from ..images.labels import CAVITY, UNLABELED, region
 from ..images.modalities import MODALITIES
 from ..images.preprocessing.config import PreprocessingConfig
 from ..images.preprocessing.preparation import prepare_checked
@@ -33,6 +33,8 @@ from .sample import StudySample
 from .studies import Cohort, StudyRecord
 
 ALIGNMENTS = ("affine", "rigid", "none")
+_LARGEST_TUMOR = 0.5
+"""Fraction of the brain beyond which a label file without a declared convention is no tumour but tissue."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,9 @@ def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
         record has none.
 
     Raises:
-        ValueError: A file is unreadable, not 3-D, empty, constant, not finite, skewed or away from the others, or its
-            labels are unknown; the message names the study or file.
+        ValueError: A file is unreadable, not 3-D, empty, constant, not finite, skewed or away from the others, its
+            labels are unknown, or what was recognized as tumour is most of the brain; the message names the study or
+            file.
     """
     images = {modality: read_image(path) for modality, path in record.images.items()}
     labels = None if record.label is None else read_record_labels(record)
@@ -213,11 +216,27 @@ def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
         if mask is None:
             estimate = estimate_brain_mask(study)
             mask, notes = estimate.mask, [*notes, *estimate.warnings]
+        _require_tumor(study, mask, record)
     except ValueError as error:
         raise ValueError(f"{error} ({_folder(record)})") from None
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return study, mask
+
+
+def _require_tumor(study: StudyImages, mask: sitk.Image, record: StudyRecord) -> None:
+    """Raise ValueError where labels whose convention was recognized fill most of the brain, as those of tissues do."""
+    labels, reading = study.tumor_labels, study.label_reading
+    if labels is None or reading is None or reading.how != BY_CONTENT:
+        return
+    tumor = region(sitk.GetArrayViewFromImage(labels), "whole_tumor").sum() * np.prod(labels.GetSpacing())
+    brain = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing())
+    if tumor > _LARGEST_TUMOR * brain:
+        raise ValueError(
+            f"the label file '{record.label}', read as {reading.convention} by its numbers and arrangement, would have "
+            f"a tumour of {tumor / 1000:.0f} ml in a brain of {brain / 1000:.0f} ml: leave its field empty if it shows "
+            "tissues, or declare what its numbers mean with --labels or in the column 'convention' of the manifest"
+        )
 
 
 def read_record_labels(record: StudyRecord) -> LabelImage:

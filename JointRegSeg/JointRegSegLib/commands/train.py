@@ -112,12 +112,12 @@ def _train(
     require_inputs_kept(folder, lambda place: place.name in RESULTS)
     resume = options.resume and is_sound(folder, processes)  # before the data, for which the checkpoint has settings
     network = new_network(config)  # before the data, so that missing initial weights are noticed at once
-    with report.timed("data"):
+    with report.timed("data"), report.warned():
         data = open_data(config, options.manifest, folder, progress, options.labels)
         config = data.config  # with the values that were learned from the data
         report.settings["configuration"] = config.to_dict()
     try:
-        with report.timed("training"):
+        with report.timed("training"), report.warned():
             result = train(
                 config,
                 network,

@@ -44,7 +44,7 @@ def train_on_cohort(
     require_inputs_kept(folder, lambda place: place.name in RESULTS)
     resume = options.resume and is_sound(folder, processes)
     try:
-        with report.timed("training"):
+        with report.timed("training"), report.warned():
             training = train_tasks(
                 config, options.manifest, folder, resume=resume, processes=processes, progress=progress
             )

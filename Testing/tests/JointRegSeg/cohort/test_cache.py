@@ -165,3 +165,11 @@ def test_studies_whose_names_are_divided_differently_have_files_of_their_own(coh
     studies = (StudyRecord("A B", "1", {}), StudyRecord("A", "B 1", {}))
     cache = StudyCache(StudyPreparer(Cohort("cohort", studies), CONFIG), tmp_path / "cache")
     assert cache.path(0) != cache.path(1)
+
+
+def test_what_a_study_was_warned_of_is_told_whenever_its_cache_is_used(cohort: Cohort, tmp_path: Path) -> None:
+    undeclared = replace(cohort, studies=tuple(replace(study, convention="") for study in cohort.studies[:3]))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="label files without a declared convention are read as") as told:
+            open_studies(undeclared, "cache", CONFIG, tmp_path / "cache")
+        assert len(told) == 1

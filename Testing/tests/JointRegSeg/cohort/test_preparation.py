@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from joint_cohorts import CONFIG, SETTINGS, SIZE, STUDIES, image_of, manifest_of, pairs_of, small_cohort, write_study
 
-from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
+from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer, read_study
 from JointRegSegLib.cohort.sample import OUTSIDE
 from JointRegSegLib.cohort.sources import PATHS, open_pairs
 from JointRegSegLib.cohort.studies import Cohort, StudyRecord
@@ -90,6 +91,22 @@ def test_a_mask_with_a_background_of_nan_is_the_brain_of_the_sample(tmp_path: Pa
         sample = StudyPreparer(Cohort("cohort", (StudyRecord("A", "1", {"t1": image}, mask=with_nan),)), CONFIG)(0)
     expected = StudyPreparer(Cohort("cohort", (StudyRecord("A", "1", {"t1": image}, mask=plain),)), CONFIG)(0)
     assert torch.equal(sample.mask, expected.mask)
+
+
+def test_tissues_of_the_normal_brain_are_not_taken_for_a_tumor(tmp_path: Path) -> None:
+    write_study(tmp_path / "A-1", 0)
+    image, label = tmp_path / "A-1/x_t1.nii.gz", tmp_path / "A-1/x_seg.nii.gz"
+    axis = np.arange(SIZE) - (SIZE - 1) / 2
+    radius = np.sqrt(sum(np.square(np.meshgrid(axis, axis, axis))))
+    tissues = np.select([radius < 2, radius < 6, radius < 7.2], [3, 2, 1], 0).astype(np.uint8)
+    sitk.WriteImage(image_of(tissues), str(label))
+    record = StudyRecord("A", "1", {"t1": image}, label)
+    with (
+        pytest.warns(UserWarning, match="label files without a declared convention are read as msd"),
+        pytest.raises(ValueError, match=r"x_seg.nii.gz', read as msd .* tumour of \d+ ml in a brain of \d+ ml: leave"),
+    ):
+        read_study(record)
+    read_study(replace(record, convention="msd"))
 
 
 def write(path: Path, values: np.ndarray, shift_mm: float = 0.0) -> None:

@@ -67,7 +67,9 @@ def test_the_command_trains_on_a_cohort_and_writes_weights_and_report(
     report = json.loads((run / "report.json").read_text())
     assert {entry["role"] for entry in report["inputs"]} == {"config", "manifest"}
     assert report["summary"]["validation_pairs"] == 1
-    capfd.readouterr()
+    (warning,) = report["warnings"]
+    assert "label files without a declared convention are read as brats2023" in warning
+    assert f"warning: {warning}" in capfd.readouterr().err
     assert main(arguments) == 2
     assert "--resume" in capfd.readouterr().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,15 @@ def test_values_of_any_type_become_json(tmp_path: Path) -> None:
     report = Report("cestquant fit", {"path": Path("a/b"), "pair": (1, 2), 3: np.float64("inf")})
     settings = json.loads(report.write(tmp_path).read_text())["settings"]
     assert settings == {"path": "a/b", "pair": [1, 2], "3": None}
+
+
+def test_warnings_for_the_user_are_recorded_once_and_shown() -> None:
+    def warn_three_times() -> None:
+        for category in (UserWarning, UserWarning, DeprecationWarning):
+            warnings.warn(f"a {category.__name__}", category, stacklevel=1)
+
+    report = Report("cestquant fit")
+    with pytest.warns(UserWarning, match="a UserWarning") as shown, report.warned():
+        warn_three_times()
+    assert report.warnings == ["a UserWarning"]
+    assert len(shown) == 3
