@@ -14,7 +14,15 @@ from NeuroCESTLib.core.labels.conventions import convention_of_name
 
 from ..images.modalities import IMAGE_ENDINGS, MODALITIES, split_name
 from .channels import channel_studies
-from .layouts import natural_key, numbered_visits, study_name, subject_and_visit, visit_key
+from .layouts import (
+    day_stands_first,
+    follows_a_date,
+    natural_key,
+    numbered_visits,
+    study_name,
+    subject_and_visit,
+    visit_key,
+)
 from .studies import SPLITS, Cohort, StudyRecord
 
 _LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
@@ -55,8 +63,8 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     names before the modality differs. Subject and visit follow from the names, see ``layouts``:
 
     - Names of public collections (``BraTS-GLI-00000-001``, ``UPENN-GBM-00001_11``, ``sub-01_ses-02``) contain both.
-    - A folder called like a visit (``ses-01``, ``week-012``, ``baseline``, ``001``) or a date belongs to the subject
-      that its parent folder is named after.
+    - A folder called like a visit (``ses-01``, ``week-012``, ``baseline``, ``001``), or whose name is or begins with a
+      date, belongs to the subject that its parent folder is named after.
     - Files called like a visit (``visit1_t1.nii.gz``), also after the name of their folder, belong to the subject that
       the folder is named after, unless that folder is itself called like a visit.
     - A name that ends like a visit (``P1_week-2``) contains both; any other one is the name of a subject.
@@ -99,7 +107,12 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
             "NAME_t1.nii.gz, NAME_t1ce.nii.gz, NAME_t2.nii.gz, NAME_flair.nii.gz and NAME_seg.nii.gz"
         )
     records = _visits_joined(records)
-    records.sort(key=lambda record: (natural_key(record.subject), visit_key(record.visit)))
+    visits = {
+        subject: [visit.visit for visit in found] for subject, found in Cohort("", tuple(records)).visits().items()
+    }
+    _tell_similar_names(list(visits))
+    day_first = day_stands_first(visits)
+    records.sort(key=lambda record: (natural_key(record.subject), visit_key(record.visit, day_first)))
     return Cohort(str(folder), tuple(records), tuple(sorted(ignored)))
 
 
@@ -247,6 +260,19 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
             "if they are subjects",
             stacklevel=3,
         )
+    dated = [
+        (subject, visit)
+        for (subject, visit), group in studies.items()
+        if visit == group.place.name and follows_a_date(visit)
+    ]
+    if dated:
+        subject, visit = dated[0]
+        more = f" and {len(dated) - 1} more" if len(dated) > 1 else ""
+        warnings.warn(
+            f"'{visit}'{more} begin with a date and are taken as visits of the subject that the folder above is named "
+            f"after, such as '{subject}': correct the manifest if they are not",
+            stacklevel=3,
+        )
     return studies, ignored
 
 
@@ -311,3 +337,21 @@ def _visits_joined(records: list[StudyRecord]) -> list[StudyRecord]:
         else record
         for record in records
     ]
+
+
+def _tell_similar_names(subjects: list[str]) -> None:
+    """Warn of subjects whose names are those of others and more, as the visits of one subject often are."""
+    known = set(subjects)
+    similar = [
+        f"'{name}' and '{name[: end.start()]}'"
+        for name in subjects
+        for end in re.finditer(r"[-_. ]", name)
+        if name[: end.start()] in known
+    ]
+    if similar:
+        more = f" and {len(similar) - 3} more" if len(similar) > 3 else ""
+        warnings.warn(
+            f"the names {', '.join(similar[:3])}{more} begin alike and are taken as different subjects: correct the "
+            "manifest if they are visits of one, which must be in one split",
+            stacklevel=3,
+        )

@@ -7,7 +7,8 @@ RHUH-GBM, MU-Glioma-Post, LUMIERE, folders by visit or date, and what ``jointreg
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _VISIT = (
@@ -15,10 +16,17 @@ _VISIT = (
     r"|ses-[a-z0-9]+|baseline|follow[-_ ]?up[-_ ]?\d*|pre(?:[-_ ]?op)?[-_ ]?\d*|post(?:[-_ ]?op)?[-_ ]?\d*"
 )
 _NUMBER = re.compile(r"[-_ ]?\d+([-_.]\d+)*")
-_DATE = re.compile(r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])")
+_DAY, _MONTH, _YEAR = r"(?:0[1-9]|[12]\d|3[01])", r"(?:0[1-9]|1[0-2])", r"(?:19|20)\d\d"
+_YEAR_FIRST = rf"{_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}"
+_YEAR_LAST = rf"(?:{_DAY}[-_.]{_MONTH}|{_MONTH}[-_.]{_DAY})[-_.]{_YEAR}"
+_DIGITS_YEAR_LAST = rf"(?:{_DAY}{_MONTH}|{_MONTH}{_DAY}){_YEAR}"
+_WRITTEN_DATE = rf"(?:{_YEAR_FIRST}|{_YEAR_LAST})"
+_DATE = re.compile(rf"{_WRITTEN_DATE}|{_DIGITS_YEAR_LAST}")
+_DATE_FIRST = re.compile(rf"(?P<date>{_DATE.pattern})(?![0-9]).*", re.DOTALL)
+"""A name that is or begins with a date."""
 _WHOLE_VISIT = re.compile(_VISIT, re.IGNORECASE)
 _SUBJECT_AND_VISIT = re.compile(
-    rf"(?P<subject>.+?)[-_ .]+(?P<visit>{_VISIT.replace('|t|', '|')}|{_DATE.pattern})", re.IGNORECASE
+    rf"(?P<subject>.+?)[-_ .]+(?P<visit>{_VISIT.replace('|t|', '|')}|{_WRITTEN_DATE})", re.IGNORECASE
 )
 _COLLECTIONS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -26,6 +34,7 @@ _COLLECTIONS = tuple(
         r"(?P<subject>BraTS-[A-Za-z]+-\d+)-(?P<visit>\d{3})",
         r"(?P<subject>BraTSReg_\d+)_(?P<visit>\d+_\d+)",
         r"(?P<subject>(?:UPENN-GBM|UCSD-PTGBM)-\d+)_(?P<visit>\d+)",
+        r"(?P<subject>UCSF-PDGM-\d+)_(?P<visit>FU\d+d)",
         r"(?P<subject>RHUH-\d+)_(?P<visit>\d+)",
         r"(?P<subject>PatientID_\d+)_(?P<visit>Timepoint_\d+)",
         r"(?P<subject>sub-[A-Za-z0-9]+)_(?P<visit>ses-[A-Za-z0-9]+)",
@@ -64,7 +73,7 @@ def subject_and_visit(place: Path, prefix: str, alone: bool, top: Path) -> tuple
                 return found["subject"], found["visit"]
     if _BIDS.fullmatch(prefix):
         return prefix, "1"
-    if alone and (_WHOLE_VISIT.fullmatch(folder) or _DATE.fullmatch(folder)):
+    if alone and (_WHOLE_VISIT.fullmatch(folder) or re.fullmatch(_WRITTEN_DATE, folder)):
         return _without_suffix(place.parent.name), place.name
     if _WHOLE_VISIT.fullmatch(prefix):
         return folder, prefix
@@ -72,7 +81,7 @@ def subject_and_visit(place: Path, prefix: str, alone: bool, top: Path) -> tuple
         rest = prefix[len(folder) :].lstrip("-_ .")
         if _WHOLE_VISIT.fullmatch(rest) or _DATE.fullmatch(rest) or (rest and not alone):
             return folder, rest
-    if alone and _NUMBER.fullmatch(folder) and place.parent != top:
+    if alone and place.parent != top and (_NUMBER.fullmatch(folder) or _DATE_FIRST.fullmatch(folder)):
         return _without_suffix(place.parent.name), place.name
     name = folder if alone or not prefix else prefix
     if found := _SUBJECT_AND_VISIT.fullmatch(name):
@@ -105,12 +114,66 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
-def visit_key(visit: str) -> tuple[int, list[tuple[int, int, str]]]:
-    """Return a key that sorts visits by time: those before treatment, after it, then all others by their numbers."""
-    if _DATE.fullmatch(visit):
-        return 2, natural_key(re.sub(r"\D", "", visit))
+def visit_key(visit: str, day_first: bool = True) -> tuple[int, list[tuple[int, int, str]]]:
+    """Return a key that sorts visits by time: those before treatment, after it, then all others by their numbers.
+
+    Args:
+        visit: Name of the visit.
+        day_first: Whether the day stands before the month in dates that have the year last and do not tell it.
+    """
+    if found := _DATE_FIRST.fullmatch(visit):
+        return 2, natural_key(_year_month_day(found["date"], day_first)) + natural_key(visit)
     stage = 0 if _BEFORE.search(visit) else 1 if _AFTER.search(visit) else 2
     return stage, natural_key(visit)
+
+
+def follows_a_date(visit: str) -> str:
+    """Return what follows the date with which the name of a visit begins; empty where there is none."""
+    found = _DATE_FIRST.fullmatch(visit)
+    return visit[found.end("date") :] if found else ""
+
+
+def day_stands_first(visits: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether the day stands before the month in dates that have the year last.
+
+    One date of which a part is above 12 tells it for all. Where none does, or some contradict each other, it is
+    guessed, which a warning tells where the order of visits depends on it.
+
+    Args:
+        visits: Names of the visits of each subject.
+    """
+    found = [match["date"] for names in visits.values() for name in names if (match := _DATE_FIRST.fullmatch(name))]
+    dates = [date for date in found if not re.fullmatch(_YEAR_FIRST, date)]
+    digits = [re.sub(r"\D", "", date) for date in dates]
+    told = {int(first) > 12 for first, second in ((d[:2], d[2:4]) for d in digits) if max(first, second) > "12"}
+    if len(told) == 1:
+        return told.pop()
+    day_first = any("." in date for date in dates)
+    unsure = [
+        (subject, names)
+        for subject, names in visits.items()
+        if sorted(names, key=visit_key) != sorted(names, key=lambda name: visit_key(name, day_first=False))
+    ]
+    if unsure:
+        subject, names = unsure[0]
+        more = f" and of {len(unsure) - 1} more" if len(unsure) > 1 else ""
+        warnings.warn(
+            f"the dates of the visits of '{subject}'{more} ({', '.join(names)}) do not tell day from month; the "
+            f"{'day' if day_first else 'month'} is taken to stand first: put the lines of the manifest into the order "
+            "of time if it does not",
+            stacklevel=3,
+        )
+    return day_first
+
+
+def _year_month_day(date: str, day_first: bool) -> str:
+    """Digits of a date in the order in which they sort."""
+    digits = re.sub(r"\D", "", date)
+    if re.fullmatch(_YEAR_FIRST, date):
+        return digits
+    first, second, year = digits[:2], digits[2:4], digits[4:]
+    is_day_first = second <= "12" and (day_first or first > "12")
+    return year + (second + first if is_day_first else first + second)
 
 
 def _without_suffix(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import product
 from pathlib import Path
 
@@ -57,6 +58,11 @@ LAYOUTS: dict[str, tuple[list[str], list[tuple[str, str]], str | None]] = {
         ),
         [("UCSF-PDGM-0004", "1")],
         "UCSF-PDGM-0004_tumor_segmentation.nii.gz",
+    ),
+    "UCSF-PDGM with a follow-up": (
+        files("UCSF-PDGM-{0}_nifti/UCSF-PDGM-{0}_{1}", ("0429_FU003d", "0429"), ("T1", "T1c", "T2", "FLAIR")),
+        [("UCSF-PDGM-0429", "1"), ("UCSF-PDGM-0429", "FU003d")],
+        None,
     ),
     "UPENN-GBM": (
         [
@@ -227,6 +233,55 @@ def test_visits_are_sorted_by_time() -> None:
     assert sorted(visits, key=visit_key) == ["pre-op", "post-op", "week_2", "week_10"]
     assert sorted(["20200511", "2019-11-20", "20190304"], key=visit_key) == ["20190304", "2019-11-20", "20200511"]
     assert sorted(["P10", "P9", "P1"], key=natural_key) == ["P1", "P9", "P10"]
+
+
+@pytest.mark.parametrize(
+    "visits",
+    [
+        ("03-21-2001", "01-15-2002"),
+        ("21.03.2001", "15.01.2002"),
+        ("21032001", "15012002"),
+        ("03_04_2001", "01_05_2002", "01_15_2003"),
+        ("2001-03-21", "15.01.2002"),
+    ],
+)
+def test_visits_are_sorted_by_dates_in_any_order(visits: tuple[str, ...], tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cohort = cohort_of_folder(made(tmp_path, files("P1/{}/{}", visits[::-1], FOUR)))
+    assert keys(cohort) == [("P1", visit) for visit in visits]
+
+
+def test_dates_that_do_not_tell_day_from_month_are_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"'P1' \(03-04-2001, 04-03-2001\) .* the month is taken to stand first: put"):
+        cohort = cohort_of_folder(made(tmp_path / "us", files("P1/{}/{}", ("04-03-2001", "03-04-2001"), FOUR)))
+    assert keys(cohort) == [("P1", "03-04-2001"), ("P1", "04-03-2001")]
+    with pytest.warns(UserWarning, match="the day is taken to stand first"):
+        cohort = cohort_of_folder(made(tmp_path / "de", files("P1/{}/{}", ("03.04.2001", "04.03.2001"), FOUR)))
+    assert keys(cohort) == [("P1", "04.03.2001"), ("P1", "03.04.2001")]
+
+
+def test_a_folder_whose_name_begins_with_a_date_is_a_visit_and_this_is_told(tmp_path: Path) -> None:
+    visits = ("03-21-2001-NA-MRI BRAIN-12345", "01-15-2002-NA-MRI BRAIN-54321")
+    with pytest.warns(UserWarning, match="and 1 more begin with a date and are taken as visits .* such as 'P1'"):
+        cohort = cohort_of_folder(made(tmp_path, files("P1/{}/{}", visits, FOUR)))
+    assert keys(cohort) == [("P1", visit) for visit in visits]
+
+
+def test_dates_in_file_names_are_visits(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(made(tmp_path, files("P1_{}_{}", ("03-21-2001", "01-15-2002"), FOUR)))
+    assert keys(cohort) == [("P1", "03-21-2001"), ("P1", "01-15-2002")]
+
+
+def test_eight_digits_at_the_top_are_a_subject(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(made(tmp_path, files("{}/{}", ("12052001", "12052002"), FOUR)))
+    assert keys(cohort) == [("12052001", "1"), ("12052002", "1")]
+
+
+def test_subjects_whose_names_begin_alike_are_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="'P0001_b' and 'P0001' begin alike and are taken as different subjects"):
+        cohort = cohort_of_folder(made(tmp_path, files("{0}/{0}_{1}", ("P0001", "P0001_b", "P00010"), FOUR)))
+    assert keys(cohort) == [("P0001", "1"), ("P0001_b", "1"), ("P00010", "1")]
 
 
 def test_a_name_that_is_no_visit_is_a_subject() -> None:
