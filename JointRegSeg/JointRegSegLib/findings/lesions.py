@@ -4,6 +4,9 @@ Lesions are connected parts of a region, measured on the grid of their own visit
 together where they overlap after the registration. A lesion that vanished or shrank is called resected or partly
 resected where a resection cavity took its place. A total volume hides a new nodule beside a lesion that was resected
 or responds; the table of lesions does not.
+
+Where one of the visits shows only a part of a lesion, the place that it does not show may hold nothing there or as much
+as at the other visit: the lesion has the status that follows from both, or else is covered in part.
 """
 
 from __future__ import annotations
@@ -42,6 +45,10 @@ _MARGIN_MM = 15.0
 """Margin around all lesions of both visits within which they are compared."""
 _LEAST_SHARE = 0.25
 """Share of a lesion that must lie on one of the other visit for the two to belong together."""
+_LEAST_UNSEEN_ML = 0.02
+"""Smallest volume of a lesion that lies where the other visit shows nothing; the grids never agree to the voxel."""
+NOT_COVERED = "not covered"
+COVERED_IN_PART = "covered in part"
 
 
 def lesion_changes(
@@ -98,14 +105,16 @@ def lesion_warnings(lesions: Sequence[LesionChange]) -> tuple[str, ...]:
         rows = [row for row in lesions if row.region == region]
         new = [row for row in rows if row.status == "new"]
         growing = [row for row in rows if row.status == "growing"]
-        before, after = sum(row.fixed_ml for row in rows), sum(row.moving_ml for row in rows)
+        whole = [row for row in rows if row.change_ml is not None]
+        before, after = sum(row.fixed_ml for row in whole), sum(row.moving_ml for row in whole)
         if not before or after >= before or not (new or growing):
             continue
         percent = 100 * (before - after) / before
         parts = [_counted(len(new), "new", sum(row.moving_ml for row in new))] if new else []
         parts += [_counted(len(growing), "growing", sum(row.moving_ml for row in growing))] if growing else []
+        extent = "" if len(whole) == len(rows) else ", as far as both visits show its lesions whole,"
         warnings.append(
-            f"the {title_of(region).lower()} shrank by {percent:.0f} % in total, but there "
+            f"the {title_of(region).lower()}{extent} shrank by {percent:.0f} % in total, but there "
             f"{'is' if len(new) + len(growing) == 1 else 'are'} {' and '.join(parts)}: see the table of lesions"
         )
     return tuple(warnings)
@@ -162,32 +171,35 @@ class _LesionPair:
         to_moving: sitk.Transform,
         to_fixed: sitk.Transform,
     ) -> None:
-        self.region, self.fields, self.hidden = region, fields, hidden
-        self.to_moving, self.to_fixed = to_moving, to_fixed
-        self.cavity = sitk.Cast(labels[1] == CAVITY, sitk.sitkUInt8)
+        self.region, self.to_fixed = region, to_fixed
         classes = VOLUME_REGIONS[region]
         self.fixed, self.moving = (
             _Parts.of(np.isin(_array(of_study), classes) & ~_at_voxels(None if known else unseen, of_study), of_study)
             for of_study, unseen, known in zip(labels, hidden, given, strict=True)
         )
+        # Each visit's parts as seen from the other one.
+        self.moving_there, self.fixed_there, self.cavity_there = (
+            _array(sitk.Resample(image, onto.image, transform, sitk.sitkNearestNeighbor))
+            for image, onto, transform in (
+                (self.moving.image, self.fixed, to_moving),
+                (self.fixed.image, self.moving, to_fixed),
+                (sitk.Cast(labels[1] == CAVITY, sitk.sitkUInt8), self.fixed, to_moving),
+            )
+        )
+        # Voxels of the one visit where the other one shows nothing; what was drawn there all the same is known.
+        self.unseen_by_moving = _unseen(fields[1], hidden[1], self.fixed.image, to_moving) & (self.moving_there == 0)
+        self.unseen_by_fixed = _unseen(fields[0], hidden[0], self.moving.image, to_fixed) & (self.fixed_there == 0)
 
     def changes(self) -> list[LesionChange]:
         """Return the lesions, largest first."""
-        # Each visit's parts as seen from the other one, grown by what the registration may be wrong.
-        moving_there = _array(
-            sitk.Resample(self.moving.image, self.fixed.image, self.to_moving, sitk.sitkNearestNeighbor)
-        )
-        fixed_there = _array(
-            sitk.Resample(self.fixed.image, self.moving.image, self.to_fixed, sitk.sitkNearestNeighbor)
-        )
-        links = _links(_array(self.fixed.image), moving_there, self.fixed.image)
-        links |= {(f, m) for m, f in _links(_array(self.moving.image), fixed_there, self.moving.image)}
-        cavity_there = _array(sitk.Resample(self.cavity, self.fixed.image, self.to_moving, sitk.sitkNearestNeighbor))
+        links = _links(_array(self.fixed.image), self.moving_there, self.fixed.image)
+        links |= {(f, m) for m, f in _links(_array(self.moving.image), self.fixed_there, self.moving.image)}
         rows = []
         for fixed_parts, moving_parts in _groups(set(self.fixed.volumes_ml), set(self.moving.volumes_ml), links):
             row = self._row(fixed_parts, moving_parts)
-            beside = self._beside(moving_parts, fixed_there) if row.status in ("shrinking", "stable") else []
-            rows += [self._or_resected(self._less(row, beside), fixed_parts, cavity_there), *beside]
+            may_hide = fixed_parts and row.status in ("shrinking", "stable", COVERED_IN_PART)
+            beside = self._beside(moving_parts) if may_hide else []
+            rows += [self._or_resected(self._less(row, beside), fixed_parts), *beside]
         rows = [row for row in rows if max(row.fixed_ml, row.moving_ml) >= SMALLEST_ML]
         rows.sort(key=lambda row: -max(row.fixed_ml, row.moving_ml))
         return [replace(row, number=number) for number, row in enumerate(rows, 1)]
@@ -197,47 +209,39 @@ class _LesionPair:
         after = sum(self.moving.volumes_ml[part] for part in moving_parts)
         if fixed_parts:
             center = self.fixed.center(max(fixed_parts, key=self.fixed.volumes_ml.__getitem__))
-            seen = self._seen(1, self.to_moving.TransformPoint(center))
         else:
             there = self.moving.center(max(moving_parts, key=self.moving.volumes_ml.__getitem__))
             center = self.to_fixed.TransformPoint(there)
-            seen = self._seen(0, center)
-        status = _status(before, after) if seen or (fixed_parts and moving_parts) else "not covered"
-        return LesionChange(self.region, 0, status, before, after, len(fixed_parts), len(moving_parts), _to_ras(center))
+        row = LesionChange(self.region, 0, "", before, after, len(fixed_parts), len(moving_parts), _to_ras(center))
+        return _judged(
+            replace(
+                row,
+                fixed_unseen_ml=_unseen_ml(self.moving, moving_parts, self.unseen_by_fixed),
+                moving_unseen_ml=_unseen_ml(self.fixed, fixed_parts, self.unseen_by_moving),
+            )
+        )
 
-    def _seen(self, visit: int, point: Point) -> bool:
-        """Whether the fixed (0) or the moving (1) visit shows the region at a point (LPS mm)."""
-        if not _inside(self.fields[visit], point):
-            return False
-        unseen = self.hidden[visit]
-        if unseen is None or not _inside(unseen, point):
-            return True
-        index = np.rint(unseen.TransformPhysicalPointToContinuousIndex(point)).astype(int)
-        return not unseen[np.clip(index, 0, np.array(unseen.GetSize()) - 1).tolist()]
-
-    def _beside(self, moving_parts: list[int], fixed_there: np.ndarray) -> list[LesionChange]:
+    def _beside(self, moving_parts: list[int]) -> list[LesionChange]:
         """Return as new lesions what lies well outside the former extent of a lesion that did not grow in total."""
-        former = sitk.GetImageFromArray((fixed_there > 0).astype(np.uint8))
+        former = sitk.GetImageFromArray((self.fixed_there > 0).astype(np.uint8))
         former.CopyInformation(self.moving.image)
         outside = np.isin(_array(self.moving.image), moving_parts) & (_array(_grown(former, _BESIDE_MM)) == 0)
         parts = _Parts.of(outside, self.moving.image)
         rows = []
         for number, volume in parts.volumes_ml.items():
-            if volume < SMALLEST_ML:
-                continue
-            center = self.to_fixed.TransformPoint(parts.center(number))
-            if not self._seen(0, center):
-                continue  # it may have been there before
-            rows.append(LesionChange(self.region, 0, "new", 0.0, volume, 0, 1, _to_ras(center)))
+            unseen_ml = _unseen_ml(parts, [number], self.unseen_by_fixed)
+            if volume - unseen_ml < SMALLEST_ML:
+                continue  # too small, or it may have been there before
+            center = _to_ras(self.to_fixed.TransformPoint(parts.center(number)))
+            rows.append(LesionChange(self.region, 0, "new", 0.0, volume, 0, 1, center, fixed_unseen_ml=unseen_ml))
         return rows
 
-    def _or_resected(self, row: LesionChange, fixed_parts: list[int], cavity_there: np.ndarray) -> LesionChange:
+    def _or_resected(self, row: LesionChange, fixed_parts: list[int]) -> LesionChange:
         """Return the row of a lesion of which less is left; where a cavity has taken its place, it was resected."""
         if row.status not in _RESECTED:
             return row
-        lost_ml = float((cavity_there[np.isin(_array(self.fixed.image), fixed_parts)] > 0).sum()) * voxel_ml(
-            self.fixed.image
-        )
+        lost = self.cavity_there[np.isin(_array(self.fixed.image), fixed_parts)] > 0
+        lost_ml = float(lost.sum()) * voxel_ml(self.fixed.image)
         cut = lost_ml >= _RESECTED_SHARE * (row.fixed_ml - row.moving_ml)
         return replace(row, status=_RESECTED[row.status]) if cut else row
 
@@ -247,8 +251,42 @@ class _LesionPair:
         if not beside:
             return row
         after = max(0.0, row.moving_ml - sum(new.moving_ml for new in beside))
-        status = _status(row.fixed_ml, after if after >= _NOISE_ML else 0.0)
-        return replace(row, status=status, moving_ml=after)
+        unseen = row.fixed_unseen_ml - sum(new.fixed_unseen_ml for new in beside)
+        return _judged(replace(row, moving_ml=after, fixed_unseen_ml=max(0.0, unseen)))
+
+
+def _judged(row: LesionChange) -> LesionChange:
+    """Return a row with the status that holds whether or not a visit has the lesion where it does not show it."""
+    if (not row.moving_ml and row.fixed_ml - row.moving_unseen_ml < _NOISE_ML) or (
+        not row.fixed_ml and row.moving_ml - row.fixed_unseen_ml < _NOISE_ML
+    ):
+        return replace(row, status=NOT_COVERED)
+    after = row.moving_ml if row.moving_ml >= _NOISE_ML else 0.0
+    possible = {
+        _status(row.fixed_ml + before_unseen, after + after_unseen)
+        for before_unseen in {0.0, row.fixed_unseen_ml}
+        for after_unseen in {0.0, row.moving_unseen_ml}
+    }
+    if len(possible) > 1:
+        fewest = {"new": "growing", "vanished": "shrinking"}  # what such a lesion is at least
+        possible = {fewest.get(status, status) for status in possible}
+    return replace(row, status=possible.pop() if len(possible) == 1 else COVERED_IN_PART)
+
+
+def _unseen(field: sitk.Image, hidden: sitk.Image | None, onto: sitk.Image, transform: sitk.Transform) -> np.ndarray:
+    """Voxels (K, J, I) of one visit, bool, where the other one lies beyond its field or its images show nothing."""
+    everywhere = sitk.Image(field.GetSize(), sitk.sitkUInt8) + 1
+    everywhere.CopyInformation(field)
+    unseen = _array(sitk.Resample(everywhere, onto, transform, sitk.sitkNearestNeighbor)) == 0
+    if hidden is not None:
+        unseen |= _array(sitk.Resample(hidden, onto, transform, sitk.sitkNearestNeighbor)) > 0
+    return unseen
+
+
+def _unseen_ml(parts: _Parts, numbers: Collection[int], unseen: np.ndarray) -> float:
+    """Volume of some parts that lies in unseen voxels; 0 where it is too little to count."""
+    volume = float((np.isin(_array(parts.image), list(numbers)) & unseen).sum()) * voxel_ml(parts.image)
+    return volume if volume >= _LEAST_UNSEEN_ML else 0.0
 
 
 def _status(before_ml: float, after_ml: float) -> str:
@@ -322,11 +360,6 @@ def _at_voxels(mask: sitk.Image | None, image: sitk.Image) -> np.ndarray:
     if mask is None:
         return np.zeros(tuple(reversed(image.GetSize())), dtype=bool)
     return _array(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
-
-
-def _inside(image: sitk.Image, point: Point) -> bool:
-    index = image.TransformPhysicalPointToContinuousIndex(point)
-    return all(-0.5 <= i <= size - 0.5 for i, size in zip(index, image.GetSize(), strict=True))
 
 
 def _to_ras(point_lps: Sequence[float]) -> Point:

@@ -126,12 +126,16 @@ class LesionChange:
         region: 'enhancing_tumor' or 'whole_tumor'.
         number: Number within the region, from 1; the largest lesion comes first.
         status: 'new', 'growing', 'stable', 'shrinking' or 'vanished'; 'partly resected' or 'resected' where a resection
-            cavity took the place of what was lost; 'not covered' where the other visit does not show the place.
+            cavity took the place of what was lost; 'not covered' where the other visit does not show the place, and
+            'covered in part' where it shows too little of it to tell one of these.
         fixed_ml: Volume in the fixed study, in ml; 0 for a new lesion.
         moving_ml: Volume in the moving study, in ml; 0 for a lesion that vanished.
         fixed_parts: Connected parts in the fixed study that belong to the lesion.
         moving_parts: Connected parts in the moving study.
         center_ras_mm: Centre in the fixed space, RAS mm.
+        fixed_unseen_ml: Volume of the lesion in the moving study that lies where the fixed study shows nothing, in ml;
+            ``fixed_ml`` is then only the least volume.
+        moving_unseen_ml: The same with the studies exchanged.
     """
 
     region: str
@@ -142,16 +146,19 @@ class LesionChange:
     fixed_parts: int
     moving_parts: int
     center_ras_mm: Point
+    fixed_unseen_ml: float = 0.0
+    moving_unseen_ml: float = 0.0
 
     @property
-    def change_ml(self) -> float:
-        """Moving minus fixed volume in ml."""
-        return self.moving_ml - self.fixed_ml
+    def change_ml(self) -> float | None:
+        """Moving minus fixed volume in ml; None where one of the studies does not show all of the lesion."""
+        return None if self.fixed_unseen_ml or self.moving_unseen_ml else self.moving_ml - self.fixed_ml
 
     @property
     def change_percent(self) -> float | None:
-        """Change in percent of the fixed volume; None for a new lesion."""
-        return 100 * self.change_ml / self.fixed_ml if self.fixed_ml else None
+        """Change in percent of the fixed volume; None for a new lesion, and where there is no ``change_ml``."""
+        change = self.change_ml
+        return 100 * change / self.fixed_ml if self.fixed_ml and change is not None else None
 
 
 @dataclass(frozen=True)

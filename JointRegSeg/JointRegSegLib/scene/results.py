@@ -268,7 +268,7 @@ def bound(at_least: bool) -> str:
 
 
 def lesion_columns(joint: JointResult) -> dict[str, list]:
-    """Return the columns of the table of lesions, see ``LesionChange``; NaN for the percentage of a new lesion."""
+    """Return the columns of the table of lesions, see ``LesionChange``; NaN for a change that is not known."""
     rows = joint.lesions
     return {
         "region": [row.region for row in rows],
@@ -276,12 +276,14 @@ def lesion_columns(joint: JointResult) -> dict[str, list]:
         "status": [row.status for row in rows],
         "fixed_ml": [row.fixed_ml for row in rows],
         "moving_ml": [row.moving_ml for row in rows],
-        "change_ml": [row.change_ml for row in rows],
+        "change_ml": [number_or_nan(row.change_ml) for row in rows],
         "change_percent": [number_or_nan(row.change_percent) for row in rows],
         **{
             f"{axis}_mm": [row.center_ras_mm[n] for row in rows]
             for n, axis in enumerate(("right", "anterior", "superior"))
         },
+        "fixed_bound": [bound(row.fixed_unseen_ml > 0) for row in rows],
+        "moving_bound": [bound(row.moving_unseen_ml > 0) for row in rows],
     }
 
 

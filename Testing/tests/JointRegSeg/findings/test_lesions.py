@@ -166,3 +166,68 @@ def test_what_lies_beyond_the_slices_of_the_first_visit_is_not_new_beside_a_lesi
     upper.CopyInformation(both)
     rows = lesion_changes(both, both, IDENTITY, IDENTITY, (), ({"enhancing_tumor": upper}, {}))
     assert not [row for row in rows if row.region == "enhancing_tumor" and row.status == "new"]
+
+
+def upper_hidden(first_slice: int) -> dict[str, sitk.Image]:
+    """Return a mask of the slices from one on, in which no image shows the enhancing tumour."""
+    array = np.zeros(SHAPE, np.uint8)
+    array[first_slice:] = 1
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(labels())
+    return {"enhancing_tumor": image}
+
+
+def enhancing(*args: object, **options: object) -> list[LesionChange]:
+    rows = lesion_changes(*args, **options)  # type: ignore[arg-type]
+    return [row for row in rows if row.region == "enhancing_tumor"]
+
+
+@pytest.mark.parametrize("ends", ["the field of view", "what the images show"])
+def test_a_lesion_that_one_visit_shows_in_part_neither_shrank_nor_grew(ends: str) -> None:
+    """The lesion is the same at both visits; only its lower half, up to slice 20, is shown by one of them."""
+    whole, lower = labels(((20, 30, 25), 8.0)), labels(((20, 30, 25), 8.0))[:, :, :20]
+    hidden: dict[str, sitk.Image] = {}
+    if ends != "the field of view":
+        hidden = upper_hidden(20)
+        lower = sitk.Mask(whole, hidden["enhancing_tumor"] == 0)
+    (later,) = enhancing(whole, lower, IDENTITY, IDENTITY, hidden=({}, hidden))
+    (earlier,) = enhancing(lower, whole, IDENTITY, IDENTITY, hidden=(hidden, {}))
+    for row in (later, earlier):
+        assert (row.status, row.change_ml, row.change_percent) == ("covered in part", None, None)
+    assert later.moving_unseen_ml == earlier.fixed_unseen_ml == pytest.approx(later.fixed_ml - later.moving_ml)
+    assert later.fixed_unseen_ml == earlier.moving_unseen_ml == 0.0
+
+
+def test_a_status_that_holds_with_and_without_what_is_not_shown_is_kept_without_a_change() -> None:
+    small, large = ((20, 30, 25), 5.0), ((20, 30, 25), 9.0)
+    unseen = upper_hidden(23)
+    (row,) = enhancing(labels(small), labels(large), IDENTITY, IDENTITY, hidden=(unseen, {}))
+    assert (row.status, row.change_ml) == ("growing", None)
+    (row,) = enhancing(labels(large), labels(small), IDENTITY, IDENTITY, hidden=({}, unseen))
+    assert (row.status, row.change_ml) == ("shrinking", None)
+    (row,) = enhancing(labels(large), labels(large), IDENTITY, IDENTITY, hidden=({}, upper_hidden(28)))
+    assert (row.status, row.change_ml) == ("stable", None)
+
+
+def test_of_a_lesion_that_the_other_visit_shows_in_part_only_the_least_is_said() -> None:
+    """Most of its place is shown and holds nothing: it may have been there before, or be left, in the rest."""
+    lesion, nothing, unseen = labels(((20, 30, 25), 6.0)), labels(), upper_hidden(23)
+    (row,) = enhancing(nothing, lesion, IDENTITY, IDENTITY, hidden=(unseen, {}))
+    assert (row.status, row.change_ml) == ("growing", None)
+    (row,) = enhancing(lesion, nothing, IDENTITY, IDENTITY, hidden=({}, unseen))
+    assert (row.status, row.change_ml) == ("shrinking", None)
+    (row,) = enhancing(lesion, nothing, IDENTITY, IDENTITY, hidden=({}, upper_hidden(16)))
+    assert (row.status, row.change_ml) == ("covered in part", None)
+
+
+def test_lesions_that_are_not_covered_whole_do_not_make_a_total_that_shrinks() -> None:
+    """The second visit ends below one lesion and in another, shows a third as it was, and a new one."""
+    same, cut, beyond, new = ((8, 20, 10), 5.0), ((18, 20, 35), 6.0), ((32, 20, 10), 6.0), ((8, 45, 10), 3.0)
+    fixed, moving = labels(same, cut, beyond), labels(same, cut, beyond, new)[:, :, :20]
+    rows = enhancing(fixed, moving, IDENTITY, IDENTITY)
+    assert sorted(row.status for row in rows) == ["covered in part", "new", "not covered", "stable"]
+    assert lesion_warnings(rows) == ()
+    gone = ((8, 45, 40), 6.0)
+    rows = enhancing(labels(same, gone, beyond), moving, IDENTITY, IDENTITY)
+    (message,) = lesion_warnings(rows)
+    assert "the enhancing tumour, as far as both visits show its lesions whole, shrank by" in message

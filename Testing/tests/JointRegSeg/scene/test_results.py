@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,9 +20,10 @@ from joint_studies import (
     table_position,
 )
 
+from JointRegSegLib.findings.result import LesionChange
 from JointRegSegLib.images.compartments import shown_compartments
 from JointRegSegLib.scene.files import write_transform
-from JointRegSegLib.scene.results import into_scene
+from JointRegSegLib.scene.results import into_scene, lesion_columns
 from JointRegSegLib.scene.study import image_of, study_of
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
@@ -169,3 +171,11 @@ def test_the_scene_survives_saving_with_its_transform(slicer: ModuleType, exact:
     node = slicer.util.getNode("moving to fixed")
     np.testing.assert_allclose(by_node(node, points, False), by_sitk(joint.moving_to_fixed, points), atol=0.1)
     assert slicer.util.getNode("fixed segmentation").GetSegmentation().GetNumberOfSegments() == 3
+
+
+def test_the_table_of_lesions_tells_which_volumes_are_only_the_least() -> None:
+    cut = LesionChange("whole_tumor", 1, "covered in part", 3.0, 2.0, 1, 1, (0.0, 0.0, 0.0), moving_unseen_ml=1.0)
+    joint = replace(exact_result(HeadStudy.of("LPS"), HeadStudy.of("LPS", second=True)), lesions=(cut,))
+    columns = lesion_columns(joint)
+    assert (columns["fixed_bound"], columns["moving_bound"]) == ([""], ["at least"])
+    assert np.isnan([columns["change_ml"], columns["change_percent"]]).all()
