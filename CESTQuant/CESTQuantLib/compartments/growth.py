@@ -32,6 +32,8 @@ _LINK_MM = 2.0
 """Distance that the registration may misplace a lesion."""
 _LINKED_SHARE = 0.25
 """Share of a lesion that must lie at one of the other visit for the two to be the same."""
+_LEAST_SHARED = 0.1
+"""Share of the smaller of two heads that both images have to show for a transform to be judged."""
 _SWAPPED = 1.1
 """How much better the transform has to fit in the other direction for it to be taken as the inverse."""
 TISSUES = ("necrotic_core", "edema", "enhancing_tumor", "resection_cavity", "tumor_core", "whole_tumor")
@@ -102,10 +104,15 @@ def registration_quality(first: VisitInput, second: VisitInput, transform: sitk.
 
 
 def _correlation(one: Image, two: Image, transform: sitk.Transform) -> float:
-    head = head_of(one.array)
+    """Local correlation where both images show something; 0 where they share too little to judge."""
+    head, other_head = head_of(one.array), head_of(two.array)
     where = np.flatnonzero(head)
-    points = moved_points(one.grid, transform)[where]
-    other = linear(two.array, two.grid.indices(points))
+    other = linear(two.array, two.grid.indices(moved_points(one.grid, transform)[where]), float("nan"))
+    shared = np.isfinite(other)
+    smaller_ml = min(each.sum() * image.grid.voxel_ml for each, image in ((head, one), (other_head, two)))
+    if shared.sum() * one.grid.voxel_ml < _LEAST_SHARED * smaller_ml:
+        return 0.0
+    where, other = where[shared], other[shared]
     return local_correlation(one.array.ravel()[where], other, where, one.array.shape, one.grid.spacing_mm)
 
 

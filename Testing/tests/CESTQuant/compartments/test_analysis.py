@@ -12,6 +12,7 @@ from geometries import rotation
 from synthetic_brains import T1_WEIGHTED, UNSATURATED, Brain, grid_around
 
 from CESTQuantLib.compartments.analysis import _coverage_notes, analyze, analyze_visit
+from CESTQuantLib.compartments.grid import Grid
 from CESTQuantLib.compartments.growth import registration_quality
 from CESTQuantLib.compartments.inputs import Acquisition, CestMaps, Image, Masks, Settings, VisitInput
 from CESTQuantLib.compartments.region_spectra import _engine_errors, region_spectrum
@@ -189,6 +190,27 @@ def test_a_transform_that_maps_the_other_way_is_refused() -> None:
     assert registration_quality(first, second, to_second)["with"] > 0.5
     with pytest.raises(ValueError, match="maps later to visit, not visit to later"):
         registration_quality(first, second, to_second.GetInverse())
+
+
+def slices_of(visit: VisitInput, low: int, high: int) -> VisitInput:
+    """A visit whose anatomy and segmentation have only some of their axial slices."""
+    lift = np.eye(4)
+    lift[2, 3] = low
+    given = visit.segmentation
+    assert given is not None
+    masks = {name: mask[low:high] for name, mask in given.masks.items()}
+    grid = Grid((high - low, *given.grid.shape[1:]), given.grid.ijk_to_ras @ lift)
+    images = tuple(replace(image, array=image.array[low:high], grid=grid) for image in visit.anatomy)
+    return replace(visit, segmentation=replace(given, masks=masks, grid=grid), anatomy=images)
+
+
+def test_a_right_transform_is_not_refused_where_one_anatomy_shows_less_of_the_head() -> None:
+    whole = visit_of(Brain())
+    cut = replace(slices_of(whole, 30, 50), name="later")
+    for one, two in ((whole, cut), (cut, whole)):
+        assert registration_quality(one, two, sitk.Transform(3, sitk.sitkIdentity))["with"] > 0.5
+    with pytest.raises(ValueError, match="does not bring the anatomies of visit and later together"):
+        registration_quality(whole, cut, sitk.TranslationTransform(3, (0.0, 0.0, 130.0)))
 
 
 def acquisition(voxels: int, b0_ppm: float) -> Acquisition:
