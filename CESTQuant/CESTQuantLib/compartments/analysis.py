@@ -11,10 +11,12 @@ import numpy as np
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .anatomy.alignment import align, anatomy_on_maps, require_same_side
+from .anatomy.cut_off import is_cut_off, touches_border
 from .anatomy.regions import RegionMasks, regions_of
 from .anatomy.segment_names import CAVITY, compartments_and_segments
 from .change import changes_between
-from .growth import followed_lesions, maps_on_first, registration_quality, transitions_of
+from .grid import Grid
+from .growth import followed_lesions, maps_on_first, moved_points, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
 from .partial_volumes import partial_volumes
 from .region_spectra import region_spectrum
@@ -65,6 +67,8 @@ def analyze(
     registration = {} if between is None else registration_quality(first, second, between)
     one, masks_one = analyze_visit(first, chosen, part(progress, 0.0, 0.4))
     two, masks_two = analyze_visit(second, chosen, part(progress, 0.4, 0.8))
+    if between is not None:
+        two = _without_what_lies_beyond(one, two, second, between)
     progress(0.8, "change between the visits")
     visits = _with_distributions([one, two])
     happened = _between(visits, (masks_one, masks_two), chosen, between)
@@ -181,7 +185,39 @@ def _response(
                 f"measurable lesions of {second.name} lie beyond the segmentation of {first.name}, so that nothing "
                 f"tells whether they are new: {len(beyond)}"
             )
-    return response(first.lesions, second.lesions, (cavities_ml[0], cavities_ml[1]), count, same)
+    enhancing = [visit.region("enhancing_tumor") for visit in visits]
+    at_least = [region is not None and region.at_least for region in enhancing]
+    cut_off = at_least[0], at_least[1]
+    return response(first.lesions, second.lesions, (cavities_ml[0], cavities_ml[1]), count, same, cut_off)
+
+
+def _without_what_lies_beyond(first: Visit, second: Visit, given: VisitInput, transform: sitk.Transform) -> Visit:
+    """The second visit with the compartments cut off that the first one has where the second's images end."""
+    tumor = [region for region in first.regions if region.kind == "tumor"]
+    places = np.argwhere(np.any([region.mask for region in tumor], axis=0)) if tumor else np.empty((0, 3))
+    if first.mask_grid is None or not len(places) or not given.anatomy:
+        return second
+    low, high = places.min(0), places.max(0) + 1
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    k, j, i = (int(n) for n in high - low)
+    start = np.eye(4)
+    start[:3, 3] = low[::-1]
+    grid = Grid((k, j, i), first.mask_grid.ijk_to_ras @ start)
+    moved = moved_points(grid, transform)
+    cut = {
+        region.name for region in tumor if is_cut_off(moved[region.mask[box].ravel()], grid, given.anatomy, beyond=True)
+    }
+    regions = tuple(replace(region, at_least=region.at_least or region.name in cut) for region in second.regions)
+    found = [now for now, before in zip(regions, second.regions, strict=True) if now.at_least > before.at_least]
+    return replace(second, regions=regions, warnings=(*second.warnings, *_cut_off_notes(found)))
+
+
+def _cut_off_notes(regions: Sequence[Region]) -> list[str]:
+    """Tell which compartments the anatomical images do not show whole."""
+    names = ", ".join(region.title.lower() for region in regions)
+    return (
+        [f"the anatomy may not show all of the tumour, and the volumes are the least ones of: {names}"] if names else []
+    )
 
 
 def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> tuple[Visit, RegionMasks]:
@@ -195,9 +231,15 @@ def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = si
     cest_to_anatomy = np.eye(4) if alignment is None else alignment.cest_to_anatomy
     found = regions_of(visit, settings, cest_to_anatomy)
     cest = visit.cest
-    regions = _on_maps(found, cest, cest_to_anatomy)
+    regions = _on_maps(found, visit, cest_to_anatomy)
+    shown_notes = _cut_off_notes([region for region in regions if region.at_least])
+    if not visit.anatomy and found.compartments and touches_border(list(found.compartments.values())):
+        shown_notes.append(
+            "the tumour touches the border of its segmentation, and without an anatomical image nothing tells whether "
+            "it is cut off there: give the anatomy (--anatomy)"
+        )
     if cest is None:
-        notes = ("this visit has no CEST maps", *found.notes, *visit.notes)
+        notes = ("this visit has no CEST maps", *found.notes, *visit.notes, *shown_notes)
         alone = Visit(visit.name, None, {}, {}, regions, found.grid, midplane=found.midplane, warnings=notes)
         return replace(alone, lesions=_lesions(found)), found
     if alignment is not None:
@@ -210,6 +252,7 @@ def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = si
         *reasons,
         *found.notes,
         *visit.notes,
+        *shown_notes,
         *_coverage_notes(visit.name, regions),
         *(spectrum.note for spectrum in spectra if spectrum.note),
     )
@@ -269,10 +312,11 @@ def _spectra(cest: CestMaps, regions: Sequence[Region], settings: Settings) -> t
     return tuple(spectrum for spectrum in found if spectrum is not None)
 
 
-def _on_maps(found: RegionMasks, cest: CestMaps | None, cest_to_anatomy: np.ndarray) -> tuple[Region, ...]:
+def _on_maps(found: RegionMasks, visit: VisitInput, cest_to_anatomy: np.ndarray) -> tuple[Region, ...]:
     """Bring regions to the grid of the maps as partial volumes."""
     if found.grid is None:
         return ()
+    cest = visit.cest
     shares = {region.name: np.zeros((0, 0, 0), np.float32) for region in found.regions}
     if cest is not None:
         shares = partial_volumes({r.name: r.mask for r in found.regions}, found.grid, cest.grid, cest_to_anatomy)
@@ -286,6 +330,12 @@ def _on_maps(found: RegionMasks, cest: CestMaps | None, cest_to_anatomy: np.ndar
             float(region.mask.sum()) * found.grid.voxel_ml,
             float(shares[region.name].sum()) * voxel,
             region.color,
+            region.kind == "tumor" and is_cut_off(_points_of(region.mask, found.grid), found.grid, visit.anatomy),
         )
         for region in found.regions
     )
+
+
+def _points_of(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Centres (n, 3), RAS in mm, of the voxels of a mask."""
+    return grid.at(np.argwhere(mask)[:, ::-1].astype(np.float64))

@@ -170,7 +170,8 @@ def _volume_change(first: Region, second: Region, se: float, level: float) -> Ch
     percent = 100 * change / first.volume_ml if first.volume_ml > 0 else nan
     reach = student_quantile(0.5 + level / 2, 1e5) * se
     volumes = (first.volume_ml, second.volume_ml, change, percent, change - reach, change + reach)
-    return Change(first.name, VOLUME, "ml", *volumes, level, se, nan, nan, nan, True)
+    enough = not (first.at_least or second.at_least)
+    return Change(first.name, VOLUME, "ml", *volumes, level, se, nan, nan, nan, enough)
 
 
 def student_quantile(probability: float, freedom: float) -> float:

@@ -145,12 +145,14 @@ def response(
     cavities_ml: tuple[float, float] = (0.0, 0.0),
     new_measurable: int | None = None,
     same: Collection[tuple[int, int]] | None = None,
+    cut_off: tuple[bool, bool] = (False, False),
 ) -> Response:
     """Compare the enhancing lesions of two visits.
 
     The sums of the products are of the same lesions: one that is measurable at one of the visits keeps its product at
     the other. A new measurable lesion is progressive disease, however much the others shrank. There is a category only
-    where a lesion is measurable at one of the visits.
+    where a lesion is measurable at one of the visits. Where the images of a visit do not show all of the lesions, their
+    size is only the least one, and there is a category only if it holds for any larger size as well.
 
     Args:
         first: Lesions at the first visit.
@@ -159,6 +161,7 @@ def response(
         new_measurable: Number of measurable lesions that are new at the second visit; None if it is unknown.
         same: Pairs of the numbers, from 1, of a lesion at the first visit and of what it is at the second; None if they
             are unknown. Then a single lesion at each visit is taken for the same.
+        cut_off: Whether the images of the first and of the second visit do not show all of the lesions.
     """
     operated = cavities_ml[1] - cavities_ml[0] >= LEAST_NEW_CAVITY_ML
     measurable = [sum(lesion.measurable for lesion in lesions) for lesions in (first, second)]
@@ -179,6 +182,7 @@ def response(
             NOT_ASSESSABLE if mixed else _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
             _category(volumes[0], volumes[1], _VOLUME_LIMITS, bool(second)),
         ]
+        categories = [each if _holds(each, cut_off) else NOT_ASSESSABLE for each in categories]
     return Response(
         (products[0], products[1]),
         (len(first), len(second)),
@@ -186,7 +190,7 @@ def response(
         _percent(volumes[0], volumes[1]),
         categories[0],
         categories[1],
-        _caveat(operated, (measurable[0], measurable[1]), new_measurable, mixed),
+        _cut_off_text(cut_off) + _caveat(operated, (measurable[0], measurable[1]), new_measurable, mixed),
         (volumes[0], volumes[1]),
         new_measurable,
     )
@@ -224,6 +228,22 @@ def _caveat(operated: bool, measurable: tuple[int, int], new_measurable: int | N
         subject = "1 measurable lesion is" if new_measurable == 1 else f"{new_measurable} measurable lesions are"
         return f"{subject} new at the second visit, which is progressive disease whatever the sums say. {CAVEAT}"
     return CAVEAT
+
+
+def _holds(category: str, cut_off: tuple[bool, bool]) -> bool:
+    """Whether a category holds although the sizes of the visits that are cut off are only the least ones."""
+    grew, shrank = category == PROGRESSIVE, category in ("complete response", "partial response")
+    return not any(cut_off) or (cut_off == (False, True) and grew) or (cut_off == (True, False) and shrank)
+
+
+def _cut_off_text(cut_off: tuple[bool, bool]) -> str:
+    if not any(cut_off):
+        return ""
+    where = "at both visits" if all(cut_off) else f"at the {'first' if cut_off[0] else 'second'} visit"
+    return (
+        f"The anatomical images may not show all of the enhancing tumour {where}, so that its size there is only the "
+        "least one and a category is given only if it holds for any larger size. "
+    )
 
 
 def _percent(first: float, second: float) -> float:

@@ -32,6 +32,7 @@ class Region:
         volume_ml: Volume on the grid of the segmentation, in ml.
         covered_ml: Volume that lies in the voxels of the CEST slab, in ml.
         color: Red, green and blue from 0 to 1.
+        at_least: Whether the volume is only the least one, because the anatomical images do not show all of the region.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Region:
     volume_ml: float
     covered_ml: float
     color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    at_least: bool = False
 
     @property
     def coverage(self) -> float:

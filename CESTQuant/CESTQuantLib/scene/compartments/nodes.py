@@ -118,7 +118,12 @@ def summary_of(analysis: Analysis) -> dict[str, Any]:
 def _summary_of_visit(visit: Visit) -> dict[str, Any]:
     return {
         "regions": {
-            region.name: {"volume_ml": region.volume_ml, "covered_ml": region.covered_ml, "coverage": region.coverage}
+            region.name: {
+                "volume_ml": region.volume_ml,
+                "at_least": region.at_least,
+                "covered_ml": region.covered_ml,
+                "coverage": region.coverage,
+            }
             for region in visit.regions
         },
         "alignment": None if visit.alignment is None else asdict(visit.alignment),

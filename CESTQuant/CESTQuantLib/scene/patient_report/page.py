@@ -92,7 +92,7 @@ def _facts(material: Material) -> dict[str, str]:
         facts["method"] = ", ".join(sorted(methods))
     volumes = [visit.visit.region("whole_tumor") for visit in material.visits]
     if all(volumes):
-        facts["whole tumour"] = " → ".join(f"{region.volume_ml:.3g} ml" for region in volumes if region)
+        facts["whole tumour"] = " → ".join(f"{tables.volume_text(region)} ml" for region in volumes if region)
     if "neurocest" in material.versions:
         facts["software"] = f"NeuroCEST {material.versions['neurocest']}"
     return facts

@@ -10,6 +10,7 @@ from NeuroCESTLib.report.numbers import NOTHING, error_text, interval_text, numb
 from NeuroCESTLib.report.page import Badge, Cell, Table
 
 from ...compartments.results.change import Change
+from ...compartments.results.regions import Region
 from ...compartments.results.statistics import Statistics
 from .growth import transition_title
 from .material import Material, VisitMaterial, region_word
@@ -140,7 +141,7 @@ def volumes_table(material: Material) -> Table | None:
     for name in names:
         found = [visit.visit.region(name) for visit in material.visits]
         row: list[Cell] = [material.region_title(name)]
-        row += [NOTHING if region is None else number_text(region.volume_ml) for region in found]
+        row += [NOTHING if region is None else volume_text(region) for region in found]
         if len(found) > 1:
             row += _change_cells(changes.get((name, VOLUME)))
         row += [NOTHING if region is None else _percent(region.coverage) for region in found]
@@ -156,7 +157,16 @@ def volumes_table(material: Material) -> Table | None:
             f"The intervals ({_level(material)}) hold for outlines that lie too far outside or inside by {error:g} mm "
             "(SD) as a whole, independently at both visits."
         )
+    if any(region.at_least for visit in material.visits for region in visit.visit.regions):
+        notes.append(
+            "≥ The anatomical images may not show all of the region. † Its change is then that of the parts shown."
+        )
     return Table(columns, rows, "Volumes, and the share of each region in the CEST slab", notes)
+
+
+def volume_text(region: Region) -> str:
+    """Return the volume of a region in ml, with a sign before one that is only the least."""
+    return f"{'≥ ' if region.at_least else ''}{number_text(region.volume_ml)}"
 
 
 def response_tables(material: Material) -> list[Table]:

@@ -213,6 +213,47 @@ def test_a_right_transform_is_not_refused_where_one_anatomy_shows_less_of_the_he
         registration_quality(whole, cut, sitk.TranslationTransform(3, (0.0, 0.0, 130.0)))
 
 
+def test_an_unchanged_tumour_that_the_second_anatomy_shows_in_part_is_no_response() -> None:
+    whole = replace(visit_of(Brain()), cest=None)
+    cut = replace(slices_of(whole, 20, 40), name="later")
+    found = analyze(whole, cut, QUICK)
+    assert found.between is not None
+    assert found.between.response is not None
+    assert found.between.response.volume_percent < -30
+    assert (found.between.response.category, found.between.response.volume_category) == ("not assessable",) * 2
+    assert found.between.response.caveat.startswith("The anatomical images may not show all of the enhancing tumour at")
+    assert not any(change.enough for change in found.between.changes if change.quantity == "volume")
+    assert any(text.startswith("later: the anatomy may not show all of the tumour") for text in found.warnings)
+
+
+def test_what_the_first_visit_has_beyond_the_second_anatomy_cuts_the_second_visit_off() -> None:
+    """The second anatomy ends below the tumour, which was not drawn in its last slices."""
+    whole = replace(visit_of(Brain()), cest=None)
+    cut = slices_of(whole, 20, 40)
+    assert cut.segmentation is not None
+    masks = {name: mask.copy() for name, mask in cut.segmentation.masks.items()}
+    for mask in masks.values():
+        mask[-4:] = False
+    cut = replace(cut, name="later", segmentation=replace(cut.segmentation, masks=masks))
+    assert not any(region.at_least for region in analyze_visit(cut, QUICK)[0].regions)
+    found = analyze(whole, cut, QUICK, sitk.Transform(3, sitk.sitkIdentity))
+    assert [region.name for region in found.visits[1].regions if region.at_least] == [
+        "edema",
+        "enhancing_tumor",
+        "whole_tumor",
+    ]
+
+
+def test_without_an_anatomy_a_tumour_at_the_border_of_its_segmentation_is_told() -> None:
+    whole, cut = (segmented(name, enhancing=ball(12)) for name in ("first", "second"))
+    assert cut.segmentation is not None
+    grid = Grid((36, *HEAD.shape[1:]), HEAD.ijk_to_ras)
+    masks = {name: mask[:36] for name, mask in cut.segmentation.masks.items()}
+    cut = replace(cut, segmentation=replace(cut.segmentation, masks=masks, grid=grid))
+    told = [text for text in analyze(whole, cut, QUICK).warnings if "touches the border of its segmentation" in text]
+    assert [text.split(":")[0] for text in told] == ["second"]
+
+
 def acquisition(voxels: int, b0_ppm: float) -> Acquisition:
     offsets = torch.linspace(-6, 6, 49, dtype=torch.float64)
     shift = torch.linspace(-b0_ppm, b0_ppm, voxels, dtype=torch.float64)

@@ -10,10 +10,12 @@ from geometries import rotation
 from synthetic_brains import T1_WEIGHTED, UNSATURATED, Brain, grid_around
 
 from CESTQuantLib.compartments.anatomy.alignment import align, require_same_side
+from CESTQuantLib.compartments.anatomy.cut_off import is_cut_off, touches_border
 from CESTQuantLib.compartments.anatomy.midplane import find_midplane, mirrored
 from CESTQuantLib.compartments.anatomy.regions import regions_of
 from CESTQuantLib.compartments.anatomy.segment_names import compartment_of, compartments_and_segments, named_labels
 from CESTQuantLib.compartments.anatomy.structure import head_of
+from CESTQuantLib.compartments.grid import Grid
 from CESTQuantLib.compartments.inputs import CestMaps, Image, Masks, Settings, VisitInput
 from CESTQuantLib.compartments.results.anatomy import Midplane
 from CESTQuantLib.compartments.results.regions import CONTRALATERAL, WHITE_MATTER, title_of
@@ -393,3 +395,43 @@ def test_labels_are_named_by_the_convention_of_their_data_set() -> None:
         named_labels("brats2033")
     with pytest.raises(ValueError, match="a plain mask, which names no compartment: say what its numbers mean"):
         named_labels("binary")
+
+
+def cropped(image: Image, low: tuple[int, int, int], high: tuple[int, int, int]) -> Image:
+    """The voxels of an image from ``low`` up to ``high`` (k, j, i)."""
+    start = np.eye(4)
+    start[:3, 3] = low[::-1]
+    k, j, i = (slice(a, b) for a, b in zip(low, high, strict=True))
+    array = image.array[k, j, i]
+    return Image(image.name, array, Grid(array.shape, image.grid.ijk_to_ras @ start))
+
+
+def test_a_region_is_cut_off_where_every_image_ends_within_it() -> None:
+    ball = (np.linalg.norm(WHOLE_HEAD.points(), axis=1) < 60).reshape(WHOLE_HEAD.shape)
+    image = Image("T1", 500 * ball.astype(np.float32), WHOLE_HEAD)
+    tumor = WHOLE_HEAD.points()[np.linalg.norm(WHOLE_HEAD.points() - (0, 0, 50), axis=1) < 9]  # reaches to 59 mm
+    places = np.argwhere(ball)
+    around = cropped(image, tuple(places.min(0)), tuple(places.max(0) + 1))
+    slab = cropped(image, (20, 0, 0), (61, 96, 80))  # up to 50 mm
+    apart = cropped(image, (20, 0, 0), (50, 96, 80))
+    for images, touches, reaches_beyond in (
+        ((), False, False),
+        ((image,), False, False),
+        ((around,), False, False),  # cropped around the head, which the tumour touches
+        ((slab,), True, True),
+        ((slab, image), False, False),
+        ((slab, apart), True, True),
+    ):
+        assert is_cut_off(tumor, WHOLE_HEAD, images) == touches
+        assert is_cut_off(tumor, WHOLE_HEAD, images, beyond=True) == reaches_beyond
+    shown = tumor[tumor[:, 2] < 50]
+    assert is_cut_off(shown, WHOLE_HEAD, (slab,))
+    assert not is_cut_off(shown, WHOLE_HEAD, (slab,), beyond=True)
+
+
+def test_a_segmentation_that_was_cropped_around_the_tumour_does_not_touch_the_border_by_that() -> None:
+    mask = np.zeros((6, 8, 8), bool)
+    mask[1:5, 2:6, 2:6] = True
+    assert not touches_border([mask])
+    assert not touches_border([mask[1:5, 2:6, 2:6]])
+    assert touches_border([mask[1:4, :, :], mask[1:4, :, :]])

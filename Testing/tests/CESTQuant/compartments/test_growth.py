@@ -171,6 +171,26 @@ def test_a_response_that_is_an_operation_has_no_category() -> None:
     assert unchanged.caveat == CAVEAT
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (10, 5, {(True, False): "partial response", (False, True): "not assessable", (True, True): "not assessable"}),
+        (10, 0, {(True, False): "complete response", (False, True): "not assessable"}),
+        (8, 12, {(True, False): "not assessable", (False, True): "progressive disease"}),
+        (9, 9, {(True, False): "not assessable", (False, True): "not assessable"}),
+    ],
+)
+def test_lesions_that_are_not_shown_whole_have_a_category_only_if_any_larger_size_gives_it(
+    before: float, after: float, expected: dict[tuple[bool, bool], str]
+) -> None:
+    first, second = (lesions_of(ball(radius), GRID) for radius in (before, after))
+    for cut_off, category in expected.items():
+        found = response(first, second, cut_off=cut_off)
+        assert (found.category, found.volume_category) == (category, category)
+        assert "may not show all of the enhancing tumour at" in found.caveat
+    assert response(first, second, new_measurable=1, cut_off=(True, True)).category == "progressive disease"
+
+
 def scaled(factor: float) -> sitk.Transform:
     transform = sitk.AffineTransform(3)
     transform.Scale(factor)
