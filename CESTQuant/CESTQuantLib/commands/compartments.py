@@ -123,7 +123,7 @@ def run(options: Namespace) -> None:
     from ..methods.registry import METHODS
 
     _require(options)
-    require_report(options)
+    require_report(options, options.visits if _is_given(options, "2") else options.visits[:1])
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant compartments", settings_of(options))
         keep_words(*METHODS)

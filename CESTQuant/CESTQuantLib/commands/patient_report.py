@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +29,25 @@ def add_report(parser: ArgumentParser) -> None:
     )
 
 
-def require_report(options: Namespace) -> None:
+def require_report(options: Namespace, visits: Sequence[str]) -> None:
     """Check the options of the report before anything is computed.
 
+    Args:
+        options: Arguments of the command.
+        visits: Names of the visits that are analysed.
+
     Raises:
-        ValueError: The name of the patient is no name for BIDS.
+        ValueError: The name of the patient or of a visit is no name for BIDS, or two visits have the same one.
     """
     if options.bids_names is not None:
         from ..scene.patient_report.bids import bids_label
 
         bids_label(options.bids_names.removeprefix("sub-"))
+        if len({bids_label(visit).casefold() for visit in visits}) < len(visits):
+            raise ValueError(
+                f"--visits: the names {' and '.join(map(repr, visits))} are the same as names of BIDS, in which only "
+                "letters and digits count: choose names that differ in these, or leave out --bids-names"
+            )
 
 
 def write_report(options: Namespace, folder: Path, result: CompartmentsResult, report: Report) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from NeuroCESTLib.core.messages.input_errors import InputError
@@ -50,16 +51,23 @@ def bids_name(name: str, subject: str, visits: Sequence[str]) -> str | None:
         if name == f"{file_name(visit)}_regions.seg.nrrd":
             return f"{start}_ses-{bids_label(visit)}_desc-regions_dseg.seg.nrrd"
     if name.startswith("change_") and name.endswith(".nii.gz"):
-        words = name.removeprefix("change_").removesuffix(".nii.gz").split("_")
-        quantity = "".join(bids_label(word).capitalize() for word in words)
+        quantity = _quantity_label(name.removeprefix("change_").removesuffix(".nii.gz"))
         return f"{start}_ses-{bids_label(visits[-1])}_desc-change{quantity}_map.nii.gz"
     return None
+
+
+def _quantity_label(quantity: str) -> str:
+    """The name of a map as a part of a label: ``mtr_asym_-3.5ppm`` becomes ``MtrAsymMinus3p5ppm``."""
+    spelled = re.sub(r"(?<=\d)\.(?=\d)", "p", re.sub(r"-(?=[\d.])", "minus", quantity))
+    words = [re.sub(r"[^A-Za-z0-9]", "", word) for word in spelled.split("_")]
+    return "".join(word.capitalize() for word in words)
 
 
 def rename_as_bids(folder: Path, subject: str, visits: Sequence[str]) -> None:
     """Rename the outputs in a folder, turn tables into tab-separated ones, and write ``dataset_description.json``.
 
-    ``report.json`` and ``scene.mrb`` keep their names.
+    ``report.json`` and ``scene.mrb`` keep their names. Outputs that differ only in characters that BIDS does not allow
+    are numbered.
 
     Args:
         folder: Folder of the outputs.
@@ -70,10 +78,9 @@ def rename_as_bids(folder: Path, subject: str, visits: Sequence[str]) -> None:
         ValueError: The label has neither letters nor digits, or a file cannot be written.
     """
     subject = subject.removeprefix("sub-")
-    for file in sorted(folder.iterdir()):
-        name = bids_name(file.name, subject, visits)
-        if name is None:
-            continue
+    files = sorted(folder.iterdir())
+    wanted = {file: name for file in files if (name := bids_name(file.name, subject, visits)) is not None}
+    for file, name in _numbered(wanted).items():
         if name.endswith(".tsv"):
             write_text(_tab_separated(file.read_text(encoding="utf-8")), folder / name)
             file.unlink()
@@ -87,6 +94,18 @@ def rename_as_bids(folder: Path, subject: str, visits: Sequence[str]) -> None:
         "GeneratedBy": [program],
     }
     write_text(json.dumps(description, indent=2) + "\n", folder / "dataset_description.json")
+
+
+def _numbered(names: Mapping[Path, str]) -> dict[Path, str]:
+    """Return names of which no two are the same, also where a disk does not tell upper and lower case apart."""
+    found: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file, name in names.items():
+        label, ending = name.rsplit("_", 1)
+        numbered = (f"{label}{number}_{ending}" for number in itertools.count(2))
+        found[file] = next(each for each in itertools.chain([name], numbered) if each.casefold() not in taken)
+        taken.add(found[file].casefold())
+    return found
 
 
 def _tab_separated(text: str) -> str:

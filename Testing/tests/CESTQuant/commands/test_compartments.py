@@ -576,3 +576,19 @@ def test_a_name_that_bids_does_not_allow_is_refused_before_anything_is_read(
     compartments(tmp_path / "out", "--maps", tmp_path, "--bids-names", "_/_", status=2)
     assert "is no name for BIDS" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("visits", "told"),
+    [
+        (("pre op", "pre-op"), "--visits: the names 'pre op' and 'pre-op' are the same as names of BIDS"),
+        (("vor", "日"), "'日' is no name for BIDS"),
+    ],
+)
+def test_visits_whose_names_bids_does_not_tell_apart_are_refused_before_anything_is_read(
+    visits: tuple[str, str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--maps", tmp_path, "--maps2", tmp_path, "--bids-names", "01", "--visits", *visits)
+    compartments(tmp_path / "out", *given, status=2)
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

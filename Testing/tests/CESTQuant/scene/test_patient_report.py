@@ -336,6 +336,22 @@ def test_outputs_can_be_named_as_bids_derivatives(tmp_path: Path) -> None:
     assert description["DatasetType"] == "derivative"
 
 
+def test_maps_that_differ_in_what_bids_does_not_allow_keep_names_of_their_own(tmp_path: Path) -> None:
+    """Nothing is lost: each file has its own content, whatever its name becomes."""
+    names = ("mtr_asym_3.5ppm", "mtr_asym_-3.5ppm", "mtr_asym_35ppm", "r1_a+", "r1_a~", "R1_A", "µ")
+    for name in names:
+        (tmp_path / f"change_{name}.nii.gz").write_text(name)
+    rename_as_bids(tmp_path, "01", NAMES)
+    start = "sub-01_ses-visit2_desc-change"
+    found = {file.name: file.read_text() for file in tmp_path.glob(f"{start}*")}
+    assert sorted(found.values()) == sorted(names)
+    assert found[f"{start}MtrAsym3p5ppm_map.nii.gz"] == "mtr_asym_3.5ppm"
+    assert found[f"{start}MtrAsymMinus3p5ppm_map.nii.gz"] == "mtr_asym_-3.5ppm"
+    assert found[f"{start}MtrAsym35ppm_map.nii.gz"] == "mtr_asym_35ppm"
+    assert {f"{start}R1A{number}_map.nii.gz" for number in ("", 2, 3)} < set(found)
+    assert len({name.casefold() for name in found}) == len(names)
+
+
 def test_names_that_bids_does_not_allow_are_refused() -> None:
     with pytest.raises(ValueError, match="'---' is no name for BIDS, which allows letters and digits only"):
         bids_name("report.html", "---", NAMES)
