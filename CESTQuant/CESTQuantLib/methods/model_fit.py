@@ -47,7 +47,7 @@ def _fit(
     spectra: ZSpectra, settings: Settings, engine: str, warnings: tuple[str, ...], progress: Progress
 ) -> Quantification:
     from ..fitting.statistics import noise_warnings
-    from ..preprocessing.repeats import noise_of_repeats, typical_noise
+    from ..preprocessing.repeats import noise_of_repeats, repeated_measurements, typical_noise
     from ..tissue.confidence.identifiability import identifiability_warnings
     from ..tissue.confidence.limits import confidence_of
     from ..tissue.engine_error import EXACT_ENGINE, estimate_engine_error
@@ -55,9 +55,12 @@ def _fit(
 
     model = settings.model
     assert model is not None  # Method.needs
-    measurements = spectra.protocol.measurement_count
+    repeats = sum(len(group) - 1 for group in repeated_measurements(spectra.protocol))
+    measurements = spectra.protocol.measurement_count - repeats
     if len(model.parameters) > measurements + sum(p.prior is not None for p in model.parameters):
-        raise InputError("model", f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
+        raise InputError(
+            "model", f"{measurements} different measurements do not determine {len(model.parameters)} fitted values"
+        )
     noise_sd = noise_of_repeats(spectra) if settings.noise_sd is None else settings.noise_sd
     physical = _physical(model, spectra)
     fit = fit_tissue_model(

@@ -26,6 +26,7 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
 
     With a T1 map, lines on the side of positive offsets also give fraction and exchange rate.
     """
+    from ..fitting.interpolation import distinct_offsets
     from ..preprocessing.powers import acquired_powers_uT
     from ..tissue.contrasts import mtr_rex
     from ..tissue.line_fits.multi_power import MultiPowerModel, fit_multi_power
@@ -42,11 +43,12 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     device = used.signal.device
     members = tuple(_members(used, float(power)).to(device) for power in powers)
     for power, member in zip(powers.tolist(), members, strict=True):
-        if len(member) <= 2 * len(lines.pools):
+        different = len(distinct_offsets(used.protocol.offsets_ppm[member.cpu()]))
+        if different <= 2 * len(lines.pools):
             raise InputError(
                 "protocol",
-                f"{len(member)} offsets at {power:g} uT are too few for {len(lines.pools)} lines: acquire more than "
-                f"{2 * len(lines.pools)} at every power, or describe fewer lines (--lorentzian)",
+                f"{different} different offsets at {power:g} uT are too few for {len(lines.pools)} lines: acquire more "
+                f"than {2 * len(lines.pools)} at every power, or describe fewer lines (--lorentzian)",
             )
     offsets = used.protocol.offsets_ppm.to(device).float()
     if used.b0_shift_ppm is not None:

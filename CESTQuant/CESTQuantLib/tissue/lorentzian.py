@@ -11,6 +11,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..fitting.interpolation import distinct_offsets
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..fitting.problem import LeastSquaresProblem
 from ..fitting.spatial.neighbors import Neighbors
@@ -139,12 +140,15 @@ def fit_lorentzian(
         progress: As in ``levenberg_marquardt``.
 
     Raises:
-        ValueError: The numbers of offsets and measurements differ.
+        ValueError: The numbers of offsets and measurements differ, or there are fewer different common offsets than
+            free values.
     """
     if offsets_ppm.shape[-1] != z.shape[1]:
         raise ValueError(f"offsets_ppm has {offsets_ppm.shape[-1]} values but the signal has {z.shape[1]} measurements")
     offsets_ppm = offsets_ppm.to(z)
     start, lower, upper = model.limits()
+    if offsets_ppm.ndim == 1:
+        _require_offsets(offsets_ppm, model)
     damping = DAMPING_FROM_MODEL_START
     if start_from_mean:
         start = mean_spectrum_start(z, offsets_ppm, model, valid, tolerance, max_iterations)
@@ -190,6 +194,18 @@ def fit_lorentzian(
         result = spatial.result
     fit = with_natural_limits(result, lower, upper, natural_limits(model, result.parameters))
     return replace(named_lines(model, fit), spatial=spatial)
+
+
+def _require_offsets(offsets_ppm: Tensor, model: LorentzianModel) -> None:
+    """Check that there are as many different offsets (offset,) as free values; repeats determine none."""
+    _, lower, upper = model.limits()
+    different, free = len(distinct_offsets(offsets_ppm)), int((lower < upper).sum())
+    if different < free:
+        raise InputError(
+            "protocol",
+            f"{different} different offsets do not determine the {free} free values of the lines "
+            f"{', '.join(model.names)}: acquire more offsets, or describe fewer lines (--lorentzian)",
+        )
 
 
 def natural_limits(model: LorentzianModel, parameters: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from NeuroCESTLib.core.checked_json import check_keys, number, read_json
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..fitting.interpolation import distinct_offsets
 from ..fitting.least_squares import FitResult, Status
 from ..fitting.statistics import VOXELS_PER_CHUNK, estimator_gain
 from ..formats.presets import FOLDER as PRESETS
@@ -145,20 +146,22 @@ def fit_background(
     """Fit the background to the offsets outside the excluded ranges; arguments as in ``fit_lorentzian_two_step``.
 
     Raises:
-        ValueError: No offset lies outside the excluded ranges, or fewer than the background has free values.
+        ValueError: No offset lies outside the excluded ranges, or fewer different ones than the background has free
+            values.
     """
     used = _outside(offsets_ppm, model)
     if not bool(used.any()):
         raise InputError("lorentzian", "all offsets lie in the ranges that the background fit leaves out")
     _, lower, upper = model.background.limits()
     free = int((lower < upper).sum())
-    if int(used.sum()) < free:
+    different = len(distinct_offsets(offsets_ppm[used]))
+    if different < free:
         ranges = " and ".join(f"{low:g} to {high:g}" for low, high in model.excluded_ppm)
         raise InputError(
             "protocol",
-            f"{int(used.sum())} offsets lie outside of the ranges that the background fit leaves out ({ranges} ppm), "
-            f"which are too few for its {free} values: acquire more of them, or choose a description that leaves out "
-            "less",
+            f"{different} different offsets lie outside of the ranges that the background fit leaves out ({ranges} "
+            f"ppm), which are too few for its {free} values: acquire more of them, or choose a description that leaves "
+            "out less",
         )
     return fit_lorentzian(
         z[:, used],

@@ -24,6 +24,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
+from ..fitting.interpolation import distinct_offsets
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..physics.r1rho.exchange import EffectiveField, Exchange
 from ..physics.r1rho.inputs import SoluteInputs
@@ -204,7 +205,8 @@ def fit_qucesop(
         progress: As in ``levenberg_marquardt``.
 
     Raises:
-        ValueError: There are fewer than three offsets at a power, or fewer measurements than unknowns.
+        ValueError: There are fewer than three different offsets at a power, or fewer different measurements than
+            unknowns.
     """
     voxels, measurements = r1rho.shape
     if len(offsets_ppm) != measurements or len(b1_uT) != measurements:
@@ -216,9 +218,10 @@ def fit_qucesop(
     scale = rad_per_s_per_ppm(field_strength_T)
     basis = _background_basis(offsets, powers, target_ppm, scale)
     unknowns = 3 if r2_Hz is None else 2
-    if measurements - basis.shape[1] < unknowns:
+    different = sum(_different_offsets(offsets, powers == power) for power in powers.unique())
+    if different - basis.shape[1] < unknowns:
         raise InputError(
-            "protocol", f"{measurements} measurements do not determine {basis.shape[1] + unknowns} unknowns"
+            "protocol", f"{different} different measurements do not determine {basis.shape[1] + unknowns} unknowns"
         )
     complement = torch.linalg.qr(basis, mode="complete")[0][:, basis.shape[1] :].T
     model = ProjectedExchange(
@@ -256,6 +259,10 @@ def fit_qucesop(
     )
 
 
+def _different_offsets(offsets_ppm: Tensor, chosen: Tensor) -> int:
+    return len(distinct_offsets(offsets_ppm[chosen]))
+
+
 def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, rad_per_s_per_ppm: float) -> Tensor:
     """Return the columns of the background: a constant and a slope per power, and the sin^2(theta) of water.
 
@@ -265,8 +272,10 @@ def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, 
     columns = []
     for power in b1_uT.unique():
         at_power = (b1_uT == power).to(offsets_ppm)
-        if int(at_power.sum()) < FEWEST_OFFSETS:
-            raise InputError("protocol", f"QUCESOP needs three offsets or more at each power; {power:g} uT has fewer")
+        if _different_offsets(offsets_ppm, at_power > 0) < FEWEST_OFFSETS:
+            raise InputError(
+                "protocol", f"QUCESOP needs three different offsets or more at each power; {power:g} uT has fewer"
+            )
         columns += [at_power, at_power * (offsets_ppm - reference_ppm)]
     columns.append(EffectiveField.of(b1_uT * GAMMA_RAD_PER_S_PER_UT, offsets_ppm * rad_per_s_per_ppm).sin2)
     return torch.stack(columns, 1)

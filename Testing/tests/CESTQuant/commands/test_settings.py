@@ -162,7 +162,7 @@ def test_more_fitted_values_than_measurements(refused: Callable, good: Path, tmp
     pool = amine_model()["solutes"][0]
     model = amine_model() | {"solutes": [pool | {"name": f"p{i}", "dw_ppm": 1.0 + i} for i in range(6)]}
     line = refused("r1rho", good / "pairs", model=write_json(model, tmp_path / "m.json"), t1=good / "pairs/t1.nii.gz")
-    assert line == f"error: '{tmp_path / 'm.json'}': 10 measurements do not determine 12 fitted values"
+    assert line == f"error: '{tmp_path / 'm.json'}': 10 different measurements do not determine 12 fitted values"
 
 
 @pytest.mark.parametrize("method", ["quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell"])

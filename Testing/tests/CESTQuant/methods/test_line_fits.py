@@ -68,12 +68,20 @@ def test_lorentzian_difference_beside_a_water_line_that_was_not_acquired_keeps_t
 def test_a_background_of_too_few_offsets_is_told(method: str) -> None:
     """It was called a missing measurement at 3 ppm, which there was."""
     sparse = Protocol(3.0, torch.linspace(-6, 6, 21, dtype=torch.float64), 0.8, 3.0)
-    with pytest.raises(ValueError, match=r"6 offsets lie outside .*-8 to -1.5 and 1.5 to 5.5 ppm.* for its 7 values"):
+    with pytest.raises(
+        ValueError, match=r"6 different offsets lie outside .*-8 to -1.5 and 1.5 to 5.5 ppm.* for its 7 values"
+    ):
         quantify(
             ZSpectra(simulate(brain(), sparse), sparse),
             method,
             Settings(lorentzian=TwoStepModel.preset(), asymmetry_offsets_ppm=(3.0,)),
         )
+
+
+def test_repeats_do_not_add_offsets_to_a_background() -> None:
+    few = Protocol(3.0, torch.tensor([-10.0, -1.0, 0.0, 1.0, 3.0, 3.5, 4.0]).double().repeat(3), 0.8, 3.0)
+    with pytest.raises(ValueError, match="4 different offsets lie outside"):
+        quantify(ZSpectra(simulate(brain(), few), few), "ld")
 
 
 def test_a_description_of_one_step_is_refused_with_the_remedy() -> None:

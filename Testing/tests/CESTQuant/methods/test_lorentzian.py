@@ -64,3 +64,15 @@ def test_a_b0_map_leaves_the_lines_as_they_are_where_water_was_not_acquired() ->
     found = quantify(ZSpectra(z, Protocol(3.0, offsets, 1.0, 2.0), b0_shift_ppm=shift), "lorentzian")
     assert found.quantities["amide_amplitude"].numpy() == pytest.approx(0.05, abs=2.5e-3)
     assert found.quantities["noe_amplitude"].numpy() == pytest.approx(0.08, abs=5e-3)
+
+
+@pytest.mark.parametrize("passes", [1, 4])
+@pytest.mark.parametrize("method", ["lorentzian", "mtr-rex"])
+def test_fewer_different_offsets_than_free_values_are_refused_however_often_they_are_repeated(
+    method: str, passes: int
+) -> None:
+    """Four passes over six offsets gave maps, some of them converged."""
+    offsets = torch.tensor([-4.0, -3.5, -3.0, 3.0, 3.5, 4.0], dtype=torch.float64).repeat(passes)
+    study = ZSpectra(torch.full((2, len(offsets)), 0.8).double(), Protocol(3.0, offsets, 1.0, 2.0))
+    with pytest.raises(ValueError, match=r"6 different offsets do not determine the 10 free values .* describe fewer"):
+        quantify(study, method)

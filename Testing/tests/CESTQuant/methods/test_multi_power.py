@@ -131,5 +131,8 @@ def test_one_power_and_too_few_offsets_are_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"two or more powers, but b1_uT of the protocol has 1: use the method lor"):
         quantify(one, "mplf", Settings(lorentzian=MODEL))
     few = study.select(torch.cat((torch.arange(0, 183, 3), torch.tensor([1, 31, 61, 91]))))
-    with pytest.raises(ValueError, match=r"4 offsets at 1 uT are too few for 2 lines"):
+    with pytest.raises(ValueError, match=r"4 different offsets at 1 uT are too few for 2 lines"):
         quantify(few, "mplf", Settings(lorentzian=MODEL))
+    repeated = study.select(torch.cat((torch.arange(0, 183, 3), torch.tensor([1, 31, 61, 91]).repeat(3))))
+    with pytest.raises(ValueError, match=r"4 different offsets at 1 uT are too few for 2 lines"):
+        quantify(repeated, "mplf", Settings(lorentzian=MODEL))

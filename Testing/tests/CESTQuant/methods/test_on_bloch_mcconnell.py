@@ -85,6 +85,12 @@ def test_pairs_at_one_power_are_refused_with_the_reason(method):
         quantify(study, method, settings=model(3.0, 1.5))
 
 
+def test_repeats_of_one_measurement_do_not_determine_a_model():
+    study = spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), Protocol(7.0, torch.full((8,), 1.9), 2.0, 10.0))
+    with pytest.raises(ValueError, match="1 different measurements do not determine 2 fitted values"):
+        quantify(study, "r1rho", settings=model(3.0, 1.5))
+
+
 def test_all_repetitions_of_labels_and_references_count():
     powers = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0], dtype=torch.float64)
     offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(powers))

@@ -132,5 +132,15 @@ def test_unusable_voxels_are_flagged():
 
 
 def test_too_few_offsets_at_a_power_are_refused():
-    with pytest.raises(ValueError, match="three offsets or more at each power; 1 uT has fewer"):
+    with pytest.raises(ValueError, match="three different offsets or more at each power; 1 uT has fewer"):
         fit_qucesop(torch.ones(2, 23), OFFSETS[:23], B1[:23], TARGET_PPM, FIELD_T)
+
+
+def test_repeats_add_no_offsets_and_no_measurements():
+    powers = torch.tensor([1.0, 2.0]).repeat_interleave(12)
+    two = torch.tensor([1.5, 2.0]).repeat(12)
+    with pytest.raises(ValueError, match="three different offsets or more at each power"):
+        fit_qucesop(torch.ones(2, 24), two, powers, TARGET_PPM, FIELD_T)
+    three = torch.tensor([1.5, 2.0, 2.5]).repeat(8)
+    with pytest.raises(ValueError, match="6 different measurements do not determine 7 unknowns"):
+        fit_qucesop(torch.ones(2, 24), three, powers, TARGET_PPM, FIELD_T)
