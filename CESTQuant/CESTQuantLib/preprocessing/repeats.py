@@ -46,11 +46,11 @@ def noise_of_repeats(spectra: ZSpectra) -> Tensor | None:
 
     Returns:
         The standard deviation (voxel,), NaN where neither the repeats nor M0 tell it; None where too few measurements
-        are repeated.
+        are repeated, and where the spectra were smoothed, which makes repeats alike.
     """
     groups = repeated_measurements(spectra.protocol)
-    degrees = sum(len(group) - 1 for group in groups)
-    if degrees < FEWEST_REPEATS:
+    degrees = _degrees_of_freedom(groups)
+    if spectra.smoothed or degrees < FEWEST_REPEATS:
         return None
     signal = spectra.signal.double()
     squares = torch.zeros_like(signal[:, 0])
@@ -66,6 +66,20 @@ def noise_of_repeats(spectra: ZSpectra) -> Tensor | None:
     shared = of_image.median() / _median_of_variances(degrees, len(of_image)) / level.square()
     both = (degrees * own + SHARED_DEGREES * shared) / (degrees + SHARED_DEGREES)
     return torch.where(both.isfinite(), both, torch.where(own.isfinite(), own, shared)).sqrt()
+
+
+def smoothing_warnings(spectra: ZSpectra) -> list[str]:
+    """Return a sentence for the user where repeats would tell the noise, had the spectra not been smoothed."""
+    if not spectra.smoothed or _degrees_of_freedom(repeated_measurements(spectra.protocol)) < FEWEST_REPEATS:
+        return []
+    return [
+        "the noise is not estimated from the repeated measurements, which the smoothing has made alike: leave the "
+        "smoothing out (--smooth-spectra) for standard errors from the repeats"
+    ]
+
+
+def _degrees_of_freedom(groups: list[list[int]]) -> int:
+    return sum(len(group) - 1 for group in groups)
 
 
 def typical_noise(noise_sd: float | Tensor, spectra: ZSpectra) -> float:

@@ -74,6 +74,7 @@ def acquired(
     wanted = preparation or Preparation()
     prepared = _prepared(study, wanted, progress)
     normalized, noted = prepared.study.spectra()
+    normalized = replace(normalized, smoothed=wanted.smoothing_ppm is not None)
     model_file = model_source if isinstance(model_source, str | Path) else None
     spectra, noted_of_maps = with_maps(prepared.study, normalized, nodes or MapNodes(), model, model_file)
     noted_of_quass: list[str] = []

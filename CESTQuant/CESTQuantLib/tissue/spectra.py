@@ -42,6 +42,7 @@ class ZSpectra:
         brightness: Largest signal in scanner units, shape (voxel,), which tells tissue from air; None if unknown.
         m0: Mean M0 in scanner units, shape (voxel,), by which the noise of an image becomes that of a normalised
             signal; None if unknown.
+        smoothed: Whether the spectra were smoothed along their offsets, so that repeats are no longer independent.
 
     Raises:
         ValueError: The shapes of signal, protocol and maps do not belong together.
@@ -57,6 +58,7 @@ class ZSpectra:
     reference_noise: float = 0.0
     brightness: Tensor | None = None
     m0: Tensor | None = None
+    smoothed: bool = False
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[1] != self.protocol.measurement_count:

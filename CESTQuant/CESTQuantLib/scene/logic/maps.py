@@ -120,6 +120,7 @@ class MapsLogic:
         """
         from NeuroCESTLib.core.threads import torch_threads
 
+        from ...preprocessing.repeats import smoothing_warnings
         from ...preprocessing.water_line import water_warnings
 
         report = progress or silent
@@ -153,6 +154,8 @@ class MapsLogic:
         ready = acquired(study, MapNodes(b0, b1, t1), settings.model, model, wanted, report)
         study, spectra = ready.prepared.study, ready.spectra
         warnings = (*ready.warnings, *water_warnings(spectra))
+        if settings.noise_sd is None:
+            warnings = (*warnings, *smoothing_warnings(spectra))
         if spatialPrior:
             settings = replace(settings, neighbors=study.neighbors())
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from moving_head import acquire_moving, rigid, z_protocol
 from studies import (
     acquire,
@@ -22,6 +23,7 @@ from studies import (
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.formats.protocol_json import protocol_to_dict
+from CESTQuantLib.physics.protocol import Protocol
 from NeuroCESTLib.scene.geometry import Geometry
 
 NOISE = 0.01
@@ -50,6 +52,21 @@ def test_denoising_and_smoothing_are_recorded(slicer: object, noisy: Path, tmp_p
     }
     spread = [read_image(folder / "mtr_asym_3.5ppm.nii.gz").std() for folder in (plain, prepared)]
     assert spread[1] < spread[0]
+
+
+def test_smoothed_repeats_give_no_standard_errors_and_that_is_told(
+    slicer: object, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    offsets = torch.linspace(-6, 6, 21).double()
+    still = acquire(Protocol(3.0, torch.cat((offsets, offsets + 0.0015)), 1.0, 3.0))  # rounded otherwise
+    noise = np.random.default_rng(4).normal(0, NOISE * float(still.m0.mean()), still.signal.shape)
+    folder = replace(still, signal=still.signal + noise.astype(still.signal.dtype)).write(tmp_path / "in")
+    told = "the noise is not estimated from the repeated measurements"
+    for name, options in (("plain", ()), ("smoothed", ("--smooth-spectra", "1"))):
+        output = tmp_path / name
+        assert main([*fit_arguments(folder, output, "mtrasym", b0=folder / "b0.nii.gz"), *options]) == 0
+        assert (told in capfd.readouterr().err) == bool(options)
+        assert (output / "mtr_asym_3.5ppm_sd.nii.gz").exists() != bool(options)
 
 
 def test_an_unusable_width_is_refused(

@@ -10,7 +10,7 @@ import torch
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.preprocessing.repeats import noise_of_repeats, typical_noise
+from CESTQuantLib.preprocessing.repeats import noise_of_repeats, smoothing_warnings, typical_noise
 from CESTQuantLib.tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from CESTQuantLib.tissue.spectra import ZSpectra
 
@@ -105,3 +105,13 @@ def test_a_noise_far_above_the_residuals_is_told() -> None:
 def test_too_few_repeats_tell_nothing() -> None:
     spectra = acquired(10, 0)
     assert noise_of_repeats(spectra.select(torch.tensor([0, 1, 4, 5]))) is None
+
+
+def test_repeats_that_were_smoothed_do_not_tell_the_noise() -> None:
+    spectra = acquired(10, 0)
+    assert smoothing_warnings(spectra) == []
+    smoothed = replace(spectra, smoothed=True)
+    assert noise_of_repeats(smoothed) is None
+    (warning,) = smoothing_warnings(smoothed)
+    assert warning.startswith("the noise is not estimated from the repeated measurements, which the smoothing has made")
+    assert smoothing_warnings(smoothed.select(torch.tensor([0, 1, 4, 5]))) == []
