@@ -29,10 +29,14 @@ _LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
 _AUTOMATIC = re.compile(r"auto|approx", re.IGNORECASE)
 _BRATS_2015 = re.compile(r"VSD\.Brain(?:_\dmore)?\..*\.(?:MR_(?P<image>\w+)|(?P<label>OT))\.\d+", re.IGNORECASE)
 _DERIVATIVES = "derivatives"
+_SPACE = re.compile(r"_space-([A-Za-z0-9]+)(?=_)")
+_OWN_SPACES = ("", "t1w", "t2w", "flair", "orig", "native", "individual")
+"""Spaces in BIDS names, in lower case, that are those of the images themselves."""
 
 NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
 DERIVED = "derived from the images of a study"
 SECOND = "another file of the same kind is taken"
+OTHER_SPACE = "its name says another space than those of the images"
 NO_STUDY = "no images of its study were found"
 SEVERAL = "several studies have this name"
 SEVERAL_BESIDE = "its name tells no study, and its folder may belong to several"
@@ -175,7 +179,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def _groups(places: list[tuple[Path, list[str]]], taken: set[Path], top: Path) -> tuple[list[_Group], list[Ignored]]:
     """Files by folder and study, and the image files that hold nothing of use."""
-    groups: dict[tuple[Path, str], _Group] = {}
+    groups: dict[tuple[Path, str, str], _Group] = {}
     ignored: list[Ignored] = []
     for place, names in places:
         for name in sorted(names):
@@ -183,11 +187,18 @@ def _groups(places: list[tuple[Path, list[str]]], taken: set[Path], top: Path) -
             if name.startswith(".") or path in taken:
                 continue
             home, prefix, role = _what_it_is(place, name)
-            if role is None or (role in MODALITIES and _DERIVATIVES in place.relative_to(top).parts):
+            derived = _DERIVATIVES in place.relative_to(top).parts
+            if role is None or (role in MODALITIES and derived):
                 if name.lower().endswith(IMAGE_ENDINGS):
                     ignored.append((path, NO_IMAGE if role is None else DERIVED))
                 continue
-            group = groups.setdefault((home, prefix), _Group(home, prefix))
+            key = (home, prefix, _space(name) if derived else "")
+            group = groups.setdefault(key, _Group(home, prefix))
+            if role in group.files and derived:  # the shorter name says that less was done to it
+                kept, other = sorted((group.files[role], path), key=lambda file: (len(file.name), file.name))
+                group.files[role] = kept
+                ignored.append((other, SECOND))
+                continue
             if role in group.files:
                 raise ValueError(
                     f"'{home}' has two files for {role}, '{group.files[role].name}' and '{name}'; "
@@ -287,15 +298,25 @@ def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path)
         reason = AUTOMATIC if _AUTOMATIC.search(f"{group.place} {group.name}") else several or NO_STUDY
         return [(file, reason) for file in group.files.values()]
     study = near[0]
+    space = _space(next(study.files[modality] for modality in MODALITIES if modality in study.files).name)
     left = []
     for role, file in group.files.items():
-        if role in study.files:
+        if _space(file.name) != space:
+            left.append((file, OTHER_SPACE))
+        elif role in study.files:
             left.append((file, SECOND))
         elif role == "label" and _AUTOMATIC.search(str(file.relative_to(os.path.commonpath((file, study.place))))):
             left.append((file, AUTOMATIC))
         else:
             study.files[role] = file
     return left
+
+
+def _space(name: str) -> str:
+    """Space that the BIDS name of a file says, in lower case; empty for that of the images themselves."""
+    found = _SPACE.search(name)
+    space = found[1].lower() if found else ""
+    return "" if space in _OWN_SPACES else space
 
 
 def _is_beside(place: Path, home: Path, top: Path) -> bool:

@@ -12,6 +12,8 @@ from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
 from JointRegSegLib.cohort.folders import (
     NO_IMAGE,
     NO_STUDY,
+    OTHER_SPACE,
+    SECOND,
     SEVERAL,
     SEVERAL_BESIDE,
     cohort_of_folder,
@@ -242,6 +244,24 @@ def test_tissues_of_bids_derivatives_are_neither_tumor_nor_brain(name: str, tmp_
     (study,) = cohort.studies
     assert (study.label, study.mask) == (None, None)
     assert cohort.ignored == ((tmp_path / f"derivatives/program/sub-01/anat/sub-01_{name}.nii.gz", NO_IMAGE),)
+
+
+def test_of_several_derivatives_that_in_the_space_of_the_images_is_taken(tmp_path: Path) -> None:
+    names = ("desc-brain_mask", "space-MNI152NLin2009cAsym_desc-brain_mask", "res-2_desc-brain_mask")
+    cohort = cohort_of_folder(bids_with_derivatives(tmp_path, *names, "space-T1w_label-tumor_dseg"))
+    (study,) = cohort.studies
+    assert study.mask.name == "sub-01_desc-brain_mask.nii.gz"
+    assert study.label.name == "sub-01_space-T1w_label-tumor_dseg.nii.gz"
+    assert {(file.name, reason) for file, reason in cohort.ignored} == {
+        ("sub-01_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz", OTHER_SPACE),
+        ("sub-01_res-2_desc-brain_mask.nii.gz", SECOND),
+    }
+
+
+def test_a_mask_in_another_space_alone_is_no_mask_of_the_images(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_with_derivatives(tmp_path, "space-MNI152NLin2009cAsym_desc-brain_mask"))
+    assert cohort.studies[0].mask is None
+    assert [reason for _, reason in cohort.ignored] == [OTHER_SPACE]
 
 
 @pytest.mark.parametrize("names", [("T001", "T002"), ("scan1", "scan2"), ("20200101", "20210305")])
