@@ -14,6 +14,7 @@ from NeuroCESTLib.core.labels.conventions import convention_of_name
 
 from ..images.modalities import IMAGE_ENDINGS, MODALITIES, split_name
 from .channels import channel_studies
+from .consistency import contradictions
 from .layouts import (
     day_stands_first,
     follows_a_date,
@@ -29,6 +30,8 @@ _LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
 _AUTOMATIC = re.compile(r"auto|approx", re.IGNORECASE)
 _BRATS_2015 = re.compile(r"VSD\.Brain(?:_\dmore)?\..*\.(?:MR_(?P<image>\w+)|(?P<label>OT))\.\d+", re.IGNORECASE)
 _DERIVATIVES = "derivatives"
+_MOST_TOLD = 5
+"""Contradictions that a message lists."""
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)(?=_)")
 _OWN_SPACES = ("", "t1w", "t2w", "flair", "orig", "native", "individual")
 """Spaces in BIDS names, in lower case, that are those of the images themselves."""
@@ -117,7 +120,7 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     _tell_similar_names(list(visits))
     day_first = day_stands_first(visits)
     records.sort(key=lambda record: (natural_key(record.subject), visit_key(record.visit, day_first)))
-    return Cohort(str(folder), tuple(records), tuple(sorted(ignored)))
+    return _consistent(Cohort(str(folder), tuple(records), tuple(sorted(ignored))))
 
 
 def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Cohort:
@@ -135,7 +138,8 @@ def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Coh
         The same studies with their splits.
 
     Raises:
-        ValueError: The shares leave nothing to train on.
+        ValueError: The shares leave nothing to train on, or subjects whose names differ in letter case alone would be
+            in different splits.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(f"shares of {validation:g} for validation and {test:g} for testing leave nothing to train on")
@@ -151,7 +155,23 @@ def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Coh
     train, val, held_out = SPLITS
     splits = dict.fromkeys(subjects[: counts[0]], val) | dict.fromkeys(subjects[counts[0] : sum(counts)], held_out)
     studies = tuple(replace(study, split=splits.get(study.subject, train)) for study in cohort.studies)
-    return replace(cohort, studies=studies)
+    return _consistent(replace(cohort, studies=studies))
+
+
+def _consistent(cohort: Cohort) -> Cohort:
+    """The same cohort, whose manifest can be read back.
+
+    Raises:
+        ValueError: Its studies contradict each other; the message names them.
+    """
+    problems = contradictions(list(cohort.studies))
+    if problems:
+        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        raise ValueError(
+            f"the studies below '{cohort.source}' contradict each other: {'; '.join(problems[:_MOST_TOLD])}{more}; "
+            "rename their folders or files, or write a manifest for each data set"
+        )
+    return cohort
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -301,6 +301,26 @@ def test_two_folders_of_the_same_name_are_refused(tmp_path: Path) -> None:
         cohort_of_folder(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.* are taken as visits of one subject")
+def test_studies_that_a_manifest_could_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    for data_set in ("Dataset001_A", "Dataset002_B"):
+        numbered_channels(tmp_path / "nnunet" / data_set, "T1", "FLAIR")
+    with pytest.raises(
+        ValueError, match=r"nnunet' contradict each other: visit '1' of 'case_A' occurs 2 times.*rename"
+    ):
+        cohort_of_folder(tmp_path / "nnunet")
+    for name in ("P0001", "P0001_1", "P0001_2"):
+        write_brats(tmp_path / "numbered" / name, name, OLD_NAMES)
+    with pytest.raises(ValueError, match="visit '1' of 'P0001' occurs 2 times"):
+        cohort_of_folder(tmp_path / "numbered")
+
+
+def test_subjects_that_differ_in_letter_case_alone_are_not_divided() -> None:
+    records = [StudyRecord(name, "1", {"t1": Path(f"{name}.nii")}) for name in ("p1", "P1")]
+    with pytest.raises(ValueError, match="'P1' and 'p1' differ in letter case alone and are in the splits"):
+        divide(Cohort("cohort", tuple(records)), validation=0.5, test=0)
+
+
 def cohort_of(subjects: int, visits: int = 2) -> Cohort:
     return Cohort(
         "cohort",
