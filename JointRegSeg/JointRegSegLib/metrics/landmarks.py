@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from NeuroCESTLib.core.checked_json import LONGEST_TEXT, read_bytes
 
 LANDMARK_SYSTEMS = ("LPS", "RAS")
 _COORDINATES = (("x", "y", "z"), ("l", "p", "s"), ("r", "a", "s"))
-_NAME_COLUMNS = ("name", "label", "landmark")
+_NAME_COLUMNS = ("name", "label", "landmark", "landmarkname", "point", "pointname", "id", "landmarkid", "pointid")
+"""Columns that name the points, the most telling one first, without spaces and signs."""
 _LAST_NAMED_COLUMN = "associatednodeid"
 """Last column that a ``.fcsv`` file names; the status of the position and the number of measurements follow it."""
 _WITHOUT_POSITION = ("0", "1", "3")
@@ -27,20 +29,22 @@ class Landmarks:
     Attributes:
         points: Coordinates (x, y, z) in LPS mm by name.
         path: File that they were read from, for messages.
+        unnamed_rows: Rows of the file, where they name some points by their order alone; 0 where all have names.
     """
 
     points: dict[str, tuple[float, float, float]]
     path: str = ""
+    unnamed_rows: int = 0
 
 
 def read_landmarks(path: str | Path) -> Landmarks:
     """Read points from a CSV file or a Slicer markups table (``.csv``, ``.fcsv``).
 
     Commas, semicolons or tabs separate the fields, whichever the line with the names of the columns has most of.
-    The file needs the columns ``x, y, z`` in mm; a column ``name``, ``label`` or ``landmark`` names the points, which
-    are numbered otherwise. Coordinates are LPS unless the columns are called ``r, a, s`` or a comment line says
-    ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS. Points of Slicer without a position are
-    left out.
+    The file needs the columns ``x, y, z`` in mm; a column such as ``name``, ``label``, ``landmark``, ``point`` or
+    ``id`` names the points, which are numbered otherwise. Coordinates are LPS unless the columns are called ``r, a, s``
+    or a comment line says ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS. Points of Slicer
+    without a position are left out.
 
     Args:
         path: File to read.
@@ -58,7 +62,8 @@ def read_landmarks(path: str | Path) -> Landmarks:
     system = {"l": "LPS", "r": "RAS"}.get(columns[0], system)
     if system not in LANDMARK_SYSTEMS:
         raise ValueError(f"landmarks '{path}': the coordinate system '{system}' is unknown; use LPS or RAS")
-    return Landmarks(_points(rows, header, columns, -1 if system == "RAS" else 1, path), str(path))
+    points, unnamed = _points(rows, header, columns, -1 if system == "RAS" else 1, path)
+    return Landmarks(points, str(path), len(rows) if unnamed else 0)
 
 
 def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.Transform | None) -> np.ndarray:
@@ -74,8 +79,13 @@ def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.T
         Distances (n,) in mm between the mapped fixed landmarks and the moving ones.
 
     Raises:
-        ValueError: The studies have no landmark in common.
+        ValueError: The studies have no landmark in common, or landmarks without names that differ in number.
     """
+    if fixed.unnamed_rows != moving.unnamed_rows:
+        raise ValueError(
+            f"the landmarks of '{fixed.path}' and '{moving.path}' cannot be matched: "
+            f"{_rows(fixed)} and {_rows(moving)}; name the points of both in a column 'name'"
+        )
     common = [name for name in fixed.points if name in moving.points]
     if not common:
         raise ValueError(f"the landmarks of '{fixed.path}' and '{moving.path}' have no name in common")
@@ -84,6 +94,11 @@ def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.T
         for name in common
     ]
     return np.linalg.norm(np.array(mapped) - np.array([moving.points[name] for name in common]), axis=1)
+
+
+def _rows(landmarks: Landmarks) -> str:
+    count = landmarks.unnamed_rows
+    return f"{count} rows without names" if count else f"{len(landmarks.points)} points with names"
 
 
 def _read_table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
@@ -111,11 +126,12 @@ def _read_table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
 
 def _points(
     rows: list[list[str]], header: list[str], columns: tuple[str, ...], sign: int, path: str | Path
-) -> dict[str, tuple[float, float, float]]:
-    """Points by name; ``sign`` is -1 to turn RAS into LPS."""
+) -> tuple[dict[str, tuple[float, float, float]], bool]:
+    """Points by name, and whether some have none but their number; ``sign`` is -1 to turn RAS into LPS."""
     positions = [header.index(name) for name in columns]
-    naming = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
-    points = {}
+    words = [re.sub(r"[^a-z0-9]", "", name) for name in header]
+    naming = next((words.index(name) for name in _NAME_COLUMNS if name in words), None)
+    points, unnamed = {}, False
     for number, row in enumerate(rows, start=1):
         if not _placed(row, header):
             continue
@@ -128,13 +144,14 @@ def _points(
         if not np.isfinite([x, y, z]).all():
             raise ValueError(f"landmarks '{path}': row {number} is not finite")
         name = row[naming].strip() if naming is not None and naming < len(row) else ""
+        unnamed = unnamed or not name
         name = name or str(number)
         if name in points:
             raise ValueError(f"landmarks '{path}': the name '{name}' occurs twice")
         points[name] = (sign * x, sign * y, z)
     if not points:
         raise ValueError(f"landmarks '{path}' contain no point")
-    return points
+    return points, unnamed
 
 
 def _placed(row: list[str], header: list[str]) -> bool:

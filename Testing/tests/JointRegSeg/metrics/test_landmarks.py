@@ -20,6 +20,9 @@ from JointRegSegLib.metrics.landmarks import Landmarks, landmark_errors, read_la
         "name\tx\ty\tz\na\t1\t2\t3\nb\t4\t5\t6\n",
         "label,r,a,s\na,-1,-2,3\nb,-4,-5,6\n",
         "label,l,p,s\na,1,2,3\nb,4,5,6\n",
+        "id,x,y,z\na,1,2,3\nb,4,5,6\n",
+        "Landmark_ID,x,y,z\na,1,2,3\nb,4,5,6\n",
+        "x,y,z,Point\n1,2,3,a\n4,5,6,b\n",
         "# Markups fiducial file version = 5.6\n# CoordinateSystem = RAS\n"
         "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc\n"
         "1,-1,-2,3,0,0,0,1,1,1,0,a,\n2,-4,-5,6,0,0,0,1,1,1,0,b,\n",
@@ -90,3 +93,21 @@ def test_errors_compare_mapped_fixed_landmarks_with_moving_ones() -> None:
     assert landmark_errors(fixed, moving, shift) == pytest.approx([0, 4])
     with pytest.raises(ValueError, match="no name in common"):
         landmark_errors(fixed, Landmarks({"c": (0, 0, 0)}), None)
+
+
+def test_landmarks_without_names_are_matched_only_where_both_files_have_as_many_rows(tmp_path: Path) -> None:
+    texts = {
+        "three": "x,y,z\n0,0,0\n10,0,0\n20,0,0\n",
+        "two": "x,y,z\n10,0,0\n20,0,0\n",
+        "missing": "x,y,z,defined\n0,0,3,1\n10,0,3,0\n20,0,3,1\n",
+        "named": "id,x,y,z\n1,0,0,0\n2,10,0,0\n",
+    }
+    points = {}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+        points[name] = read_landmarks(tmp_path / f"{name}.csv")
+    assert landmark_errors(points["three"], points["missing"], None) == pytest.approx([3, 3])
+    with pytest.raises(ValueError, match=r"three.csv' and '.*two.csv' cannot be matched: 3 rows .* 2 rows .* name the"):
+        landmark_errors(points["three"], points["two"], None)
+    with pytest.raises(ValueError, match="3 rows without names and 2 points with names"):
+        landmark_errors(points["three"], points["named"], None)
