@@ -12,7 +12,7 @@ from pathlib import Path
 
 from NeuroCESTLib.core.labels.conventions import convention_of_name
 
-from ..images.modalities import IMAGE_ENDINGS, MODALITIES, split_name
+from ..images.modalities import FREESURFER_ENDINGS, IMAGE_ENDINGS, MODALITIES, split_name
 from .channels import channel_studies
 from .consistency import contradictions
 from .layouts import (
@@ -37,6 +37,7 @@ _OWN_SPACES = ("", "t1w", "t2w", "flair", "orig", "native", "individual")
 """Spaces in BIDS names, in lower case, that are those of the images themselves."""
 
 NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
+FREESURFER = "an image of FreeSurfer, which is not read: convert it with mri_convert to .nii.gz"
 DERIVED = "derived from the images of a study"
 SECOND = "another file of the same kind is taken"
 OTHER_SPACE = "its name says another space than those of the images"
@@ -211,6 +212,8 @@ def _groups(places: list[tuple[Path, list[str]]], taken: set[Path], top: Path) -
             if role is None or (role in MODALITIES and derived):
                 if name.lower().endswith(IMAGE_ENDINGS):
                     ignored.append((path, NO_IMAGE if role is None else DERIVED))
+                elif name.lower().endswith(FREESURFER_ENDINGS):
+                    ignored.append((path, FREESURFER))
                 continue
             key = (home, prefix, _space(name) if derived else "")
             group = groups.setdefault(key, _Group(home, prefix))

@@ -24,7 +24,7 @@ from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_bytes
 from NeuroCESTLib.core.whole_files import csv_text
 
 from ..images.label_conventions import declared_convention
-from ..images.modalities import MODALITIES, SYNONYMS
+from ..images.modalities import FREESURFER_ENDINGS, IMAGE_ENDINGS, MODALITIES, SYNONYMS
 from ..images.reading import file_of
 from .consistency import contradictions, warn_of_misplaced, warn_of_shared
 from .studies import SPLITS, Cohort, StudyRecord
@@ -44,7 +44,7 @@ _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word 
 }
 _OTHER_TASKS = ("tissue",)
 """Columns of images that other tasks use."""
-_IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".hdr", ".img")
+_IMAGE_ENDINGS = (*IMAGE_ENDINGS, *FREESURFER_ENDINGS, ".img")
 _ALIKE = 0.75
 """Likeness to the name of a known column from which an unknown one may be a slip."""
 _MOST_TOLD = 20

@@ -28,7 +28,10 @@ SYNONYMS = {
 }
 """Words in file names for what the file contains, the usual one first."""
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
+"""Endings of image files that are read; the data of some are in another file."""
+FREESURFER_ENDINGS = (".mgz", ".mgh")
+"""Endings of image files that are not read, see ``reading.unreadable``."""
 _DECORATION = (
     "bet",
     "brain",

@@ -10,6 +10,7 @@ from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
 from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
 from JointRegSegLib.cohort.folders import (
+    FREESURFER,
     NO_IMAGE,
     NO_STUDY,
     OTHER_SPACE,
@@ -277,6 +278,17 @@ def test_images_of_different_names_that_make_one_study_are_told(tmp_path: Path) 
     write_brats(tmp_path, "B", ("flair", "seg"))
     with pytest.warns(UserWarning, match="images of 'A' and 'B' in .* are taken as one study"):
         assert len(cohort_of_folder(tmp_path)) == 1
+
+
+def test_images_with_their_data_in_another_file_are_taken_and_those_of_freesurfer_listed(tmp_path: Path) -> None:
+    for subject, ending in (("P1", "nhdr"), ("P2", "mhd"), ("P3", "hdr"), ("P4", "mgz")):
+        (tmp_path / subject).mkdir()
+        for name in (f"t1.{ending}", f"flair.{ending}", "t1.raw", "t1.img"):
+            (tmp_path / subject / name).touch()
+    cohort = cohort_of_folder(tmp_path)
+    assert keys(cohort) == [("P1", "1"), ("P2", "1"), ("P3", "1")]
+    assert [list(study.images) for study in cohort.studies] == [["t1", "flair"]] * 3
+    assert cohort.ignored == tuple((tmp_path / f"P4/{name}.mgz", FREESURFER) for name in ("flair", "t1"))
 
 
 def test_names_may_hold_raised_digits(tmp_path: Path) -> None:
