@@ -14,6 +14,8 @@ from NeuroCESTLib.core.checked_json import settings_from_json
 from .sampling import check_proportions, draw_studies, study_weights
 
 KINDS = ("auto", "visits", "subjects", "same")
+_SHOWN = 5
+"""Most subjects that a message names."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class PairPlan:
     Attributes:
         of_visits: Whether visits of a subject are paired, and not studies of different subjects.
         of_itself: Whether every study is paired with itself.
+        left_out: Pairs per epoch that are left out because neither study has labels.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class PairPlan:
         counts: Tensor | None = None,
         seed: int = 0,
         source: str = "the cohort",
+        labeled: Sequence[bool] | None = None,
     ) -> None:
         """Plan the pairs of a cohort.
 
@@ -105,6 +109,8 @@ class PairPlan:
             counts: Voxels (study, 4) of each class; needed with ``sampling``.
             seed: Seed of all draws.
             source: Name of the cohort, for messages.
+            labeled: Whether each study has labels, to leave out pairs of which neither study has any; None for all
+                pairs.
 
         Raises:
             ValueError: No pair can be made.
@@ -123,15 +129,26 @@ class PairPlan:
             raise ValueError(
                 f"{source} has a single subject, so that subjects cannot be paired: add subjects, or pair visits"
             )
-        self._visit_pairs = [
+        self._labeled = [True] * len(self.subjects) if labeled is None else list(labeled)
+        visit_pairs = [
             (a, b) for numbers in self._visits.values() for i, a in enumerate(numbers) for b in numbers[i + 1 :]
         ]
-        self._length = len(self._visit_pairs) if self.of_visits else len(self.subjects)
+        self._visit_pairs = [(a, b) for a, b in visit_pairs if self._labeled[a] or self._labeled[b]]
+        self._fixed = [number for number, known in enumerate(self._labeled) if known]
+        self._length = len(self._visit_pairs if self.of_visits else self._fixed)
+        self.left_out = len(visit_pairs if self.of_visits else self.subjects) - self._length
+        if self._length == 0:
+            names = list(self._visits)
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            raise ValueError(
+                f"no pair of {source} has labels, and the segmentation alone is trained (subjects "
+                f"{', '.join(names[:_SHOWN])}{more}): add label files, or train the registration too"
+            )
         self._weights: Tensor | None = None
         if sampling is not None:
             if counts is None:
                 raise ValueError("sampling by class needs the class counts of the studies")
-            usable = torch.tensor([not self.of_visits or len(self._visits[s]) > 1 for s in self.subjects])
+            usable = torch.tensor([self._may_be_fixed(number) for number in range(len(self.subjects))])
             self._weights = torch.zeros(len(self.subjects), dtype=torch.float64)
             self._weights[usable] = study_weights(counts[usable], sampling.proportions)
             self._length = sampling.pairs or self._length
@@ -149,7 +166,7 @@ class PairPlan:
         if self.of_visits:
             return self._pairs_of_visits(generator)
         if self.of_itself:
-            return [(i, i) for i in torch.randperm(len(self.subjects), generator=generator).tolist()]
+            return [(i, i) for i in self._shuffled(generator)]
         return self._pairs_of_subjects(generator)
 
     def _pairs_of_visits(self, generator: torch.Generator) -> list[tuple[int, int]]:
@@ -162,20 +179,32 @@ class PairPlan:
         return [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
 
     def _pairs_of_subjects(self, generator: torch.Generator) -> list[tuple[int, int]]:
-        """Neighbours on a random ring of all studies; two neighbours of one subject get other partners."""
-        ring = torch.randperm(len(self.subjects), generator=generator).tolist()
+        """Neighbours on a random ring of the studies; two neighbours of one subject get other partners."""
+        ring = self._shuffled(generator)
         pairs = zip(ring, [*ring[1:], ring[0]], strict=True)
         return [(a, b if self.subjects[a] != self.subjects[b] else self._partner(a, generator)) for a, b in pairs]
+
+    def _shuffled(self, generator: torch.Generator) -> list[int]:
+        """The studies that may be the fixed one where visits are not paired, in random order."""
+        return [self._fixed[i] for i in torch.randperm(len(self._fixed), generator=generator).tolist()]
+
+    def _may_be_fixed(self, number: int) -> bool:
+        """Whether a study can be drawn as the fixed one."""
+        return bool(self._partners(number)) if self.of_visits else self._labeled[number]
 
     def _partner(self, fixed: int, generator: torch.Generator) -> int:
         """Draw the moving study for a fixed one."""
         if self.of_itself:
             return fixed
-        same_subject = self._visits[self.subjects[fixed]]
-        if self.of_visits:
-            others = [number for number in same_subject if number != fixed]
-            if not self.pairing.both_directions:
-                others = [number for number in same_subject if number > fixed] or others
-        else:
-            others = [number for number, subject in enumerate(self.subjects) if subject != self.subjects[fixed]]
+        others = self._partners(fixed)
         return others[int(torch.randint(len(others), (1,), generator=generator))]
+
+    def _partners(self, fixed: int) -> list[int]:
+        """The studies that may be the moving one for a fixed one: those with labels, where there are any."""
+        subject, both = self.subjects[fixed], self.pairing.both_directions
+        if self.of_visits:
+            others = [number for number in self._visits[subject] if number > fixed or (both and number != fixed)]
+        else:
+            others = [number for number, other in enumerate(self.subjects) if other != subject]
+        labeled = [number for number in others if self._labeled[number]]
+        return labeled or (others if self._labeled[fixed] else [])

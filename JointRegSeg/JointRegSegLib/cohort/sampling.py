@@ -188,7 +188,7 @@ def draw_studies(weights: Tensor, count: int, generator: torch.Generator) -> lis
     edges = weights.double().cumsum(0) / weights.double().sum()
     start = torch.rand(1, generator=generator, dtype=torch.float64)
     points = (torch.arange(count, dtype=torch.float64) + start) / count
-    chosen = torch.searchsorted(edges, points, right=True).clamp(max=len(weights) - 1)
+    chosen = torch.searchsorted(edges, points, right=True).clamp(max=int(weights.nonzero()[-1]))
     return chosen[torch.randperm(count, generator=generator)].tolist()
 
 

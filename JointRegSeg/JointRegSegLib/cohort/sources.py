@@ -199,6 +199,7 @@ def open_pairs(
     cache: str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    labeled: bool = False,
 ) -> StudyPairs:
     """Open pairs of the studies of a cohort.
 
@@ -211,6 +212,7 @@ def open_pairs(
         cache: Folder for the data path ``cache``.
         seed: Seed of the pairs.
         progress: Called while the data paths ``memory`` and ``cache`` prepare the studies; may raise to cancel.
+        labeled: Whether pairs of which neither study has labels are left out.
 
     Returns:
         The pairs of epoch 0.
@@ -220,12 +222,37 @@ def open_pairs(
     """
     if not isinstance(preparation, PreparationConfig):
         preparation = PreparationConfig.from_dict(preparation or {})
-    rule, chosen = Pairing.of(pairing), StudySampling.of(sampling)
-    subjects = [study.subject for study in cohort.studies]
-    PairPlan(subjects, rule, source=f"'{cohort.source}'")  # refuses before the studies are prepared
+    chosen = StudySampling.of(sampling)
+    plan_pairs(cohort, pairing, labeled=labeled)  # refuses before the studies are prepared
     studies = open_studies(cohort, path, preparation, cache, progress)
     counts = None if chosen is None else all_counts(studies)
-    return StudyPairs(studies, PairPlan(subjects, rule, chosen, counts, seed, f"'{cohort.source}'"))
+    return StudyPairs(studies, plan_pairs(cohort, pairing, chosen, counts, seed, labeled))
+
+
+def plan_pairs(
+    cohort: Cohort,
+    pairing: Any = None,
+    sampling: StudySampling | None = None,
+    counts: Tensor | None = None,
+    seed: int = 0,
+    labeled: bool = False,
+) -> PairPlan:
+    """Plan the pairs of a cohort, for which no study has to be prepared.
+
+    Args:
+        cohort: Studies to pair.
+        pairing: As in ``open_pairs``.
+        sampling: How fixed studies are drawn; None to take each one as often.
+        counts: Voxels (study, 5) of each class; needed with ``sampling``.
+        seed: Seed of the pairs.
+        labeled: Whether pairs of which neither study has labels are left out.
+
+    Raises:
+        ValueError: No pair can be made of the cohort.
+    """
+    subjects = [study.subject for study in cohort.studies]
+    known = [study.label is not None for study in cohort.studies] if labeled else None
+    return PairPlan(subjects, Pairing.of(pairing), sampling, counts, seed, f"'{cohort.source}'", known)
 
 
 def _require_memory(preparer: StudyPreparer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ..cohort.manifest import read_manifest
 from ..cohort.pairing import Pairing
 from ..cohort.preparation import PreparationConfig
 from ..cohort.sample import Pair, PairSource
-from ..cohort.sources import open_pairs
+from ..cohort.sources import open_pairs, plan_pairs
 from ..cohort.studies import Cohort
 from ..images.labels import CAVITY
 from ..synthesis.source import SyntheticConfig, SyntheticSource
@@ -80,6 +81,7 @@ def open_data(
         training, held_out, description = _synthetic_pairs(config)
     else:
         cohort = read_manifest(manifest).with_convention(labels)
+        _check_splits(config, cohort)
         config = with_histogram_landmarks(config, cohort, folder, progress)
         training, held_out, description = _cohort_pairs(config, cohort, folder, progress)
     config = with_class_weights(config, training, folder, progress)
@@ -99,6 +101,26 @@ def open_data(
         {} if cohort is None else cohort.conventions(),
         cohort,
     )
+
+
+def _check_splits(config: TrainingConfig, cohort: Cohort) -> None:
+    """Refuse splits of which no pair can be made, and tell what they lack, before the first study is prepared."""
+    pairings = {} if config.data.path == "synthetic" else {"train": config.data.pairing}
+    if _is_held_out(config, cohort):
+        pairings["val"] = _held_out_pairing(config, cohort.of_split("val"))
+    for split, pairing in pairings.items():
+        studies = cohort.of_split(split)
+        studies.require_modalities(config.network.modalities)
+        try:
+            plan = plan_pairs(studies, pairing, labeled=not config.registers)
+        except ValueError as error:
+            raise ValueError(f"split '{split}': {error}") from None
+        if plan.left_out:
+            warnings.warn(
+                f"'{cohort.source}': {plan.left_out} of {plan.left_out + len(plan)} pairs of the split '{split}' are "
+                "left out, because neither study has labels and the segmentation alone is trained",
+                stacklevel=3,
+            )
 
 
 _Opened = tuple[PairSource, PairSource | None, str]
@@ -126,7 +148,6 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
         training, held_out, description = _synthetic_pairs(config)
     else:
         studies = cohort.of_split("train")
-        studies.require_modalities(config.network.modalities)
         description = f"{len(studies)} studies of {len(studies.visits())} subjects"
         training = open_pairs(
             studies,
@@ -137,6 +158,7 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             folder / data.cache,
             data.seed,
             progress,
+            labeled=not config.registers,
         )
         if transplants is not None:
             training = TransplantedPairs(training, transplants, data.seed)
@@ -144,11 +166,16 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             synthetic = SyntheticSource(_synthetic(config), data.length, data.seed, _knows_cavity(config))
             training = MixedPairs(training, synthetic, data.synthetic_share, data.seed)
             description += f" and synthetic patients, seed {data.seed}"
-    if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
+    if _is_held_out(config, cohort):
         # Without a cache they are prepared as they are read, because only a few are used.
         path = "cache" if data.path == "cache" else "on_the_fly"
-        held_out = _open_split(config, cohort.of_split("val"), path, None, folder, progress)
+        held_out = _open_held_out(config, cohort.of_split("val"), path, folder, progress)
     return training, held_out, description
+
+
+def _is_held_out(config: TrainingConfig, cohort: Cohort) -> bool:
+    """Whether studies of the cohort validate the training."""
+    return config.data.validation_pairs > 0 and any(study.split == "val" for study in cohort.studies)
 
 
 def _transplants(config: TrainingConfig) -> TransplantConfig | None:
@@ -184,20 +211,18 @@ def _synthetic(config: TrainingConfig) -> SyntheticConfig:
     return SyntheticConfig.from_dict(config.data.synthetic_settings(cohort.spacing_mm), "data: synthetic")
 
 
-def _open_split(
-    config: TrainingConfig, studies: Cohort, path: str, sampling: Any, folder: Path, progress: Progress
-) -> PairSource:
+def _open_held_out(config: TrainingConfig, studies: Cohort, path: str, folder: Path, progress: Progress) -> PairSource:
     data = config.data
-    studies.require_modalities(config.network.modalities)
     return open_pairs(
         studies,
         path,
         _preparation(config),
         _held_out_pairing(config, studies),
-        sampling,
+        None,
         folder / data.cache,
         data.seed,
         progress,
+        labeled=not config.registers,
     )
 
 
@@ -211,7 +236,7 @@ def _held_out_pairing(config: TrainingConfig, studies: Cohort) -> Any:
         return config.data.pairing
     if len(studies) > 1:
         return asdict(replace(pairing, kind="auto"))
-    if not config.segments:
+    if not config.segments or studies.studies[0].label is None:
         raise ValueError(
             f"'{studies.source}' has a single study in the split 'val', which has no partner to be registered with: "
             "add a study, or set validation_pairs to 0"

@@ -74,3 +74,35 @@ def test_sampling_of_a_class_that_only_single_visits_have_is_refused() -> None:
     counts = torch.tensor([[1000, 0, 0, 10, 0]] * 2 + [[1000, 0, 0, 0, 0]], dtype=torch.float64)
     with pytest.raises(ValueError, match="no study contains any of the wanted classes background"):
         PairPlan(["A", "A", "B"], Pairing("visits"), StudySampling({"background": 1.0}), counts)
+
+
+LABELED = [True, False, False, False, False, True, True, False]
+"""Which of the studies of ``SUBJECTS`` have labels: the first visit of A, C and D."""
+
+
+@pytest.mark.parametrize("kind", ["visits", "subjects", "same"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_pairs_without_any_labels_are_left_out_where_labels_are_needed(kind: str, sampled: bool) -> None:
+    sampling = StudySampling(pairs=20) if sampled else None
+    plan = PairPlan(SUBJECTS, Pairing(kind), sampling, torch.ones(8, 5), labeled=LABELED)
+    assert plan.left_out == {"visits": 2, "subjects": 5, "same": 5}[kind]  # the pair of B, and two of later visits of A
+    for epoch in range(10):
+        pairs = plan.epoch(epoch)
+        assert len(pairs) == len(plan) == (20 if sampled else {"visits": 2, "subjects": 3, "same": 3}[kind])
+        assert all(LABELED[a] or LABELED[b] for a, b in pairs)
+        if kind == "subjects":
+            assert all(SUBJECTS[a] != SUBJECTS[b] for a, b in pairs)
+
+
+def test_labels_of_all_studies_change_no_pair() -> None:
+    for kind in ("visits", "subjects", "same"):
+        assert PairPlan(SUBJECTS, Pairing(kind), labeled=[True] * 8).epoch(3) == PairPlan(
+            SUBJECTS, Pairing(kind)
+        ).epoch(3)
+
+
+def test_a_cohort_without_a_labelled_pair_is_refused_by_its_subjects() -> None:
+    with pytest.raises(ValueError, match=r"no pair of the cohort has labels, .* \(subjects A, B, C, D, E\): add label"):
+        PairPlan(SUBJECTS, Pairing("visits"), labeled=[False] * 5 + [True] * 3)
+    with pytest.raises(ValueError, match=r"\(subjects 0, 1, 2, 3, 4 and 3 more\)"):
+        PairPlan(list("01234567"), labeled=[False] * 8)

@@ -91,3 +91,43 @@ def test_a_single_held_out_study_is_scored_for_its_segmentation_only(tmp_path: P
     assert not row.keys() & {"val_registration", "val_similarity", "val_warped_dice", "val_sd_log_jacobian"}
     with pytest.raises(ValueError, match=r"cohort\.csv' has a single study in the split 'val'.*validation_pairs to 0"):
         open_data(config_of_cohort({"pairing": "same"}, tasks="registration"), manifest, tmp_path)
+
+
+ALONE = {"tasks": "segmentation"}, {"network": {**TINY, "registration": False}}
+"""Sections of configurations that train the segmentation alone."""
+
+
+@pytest.mark.parametrize("sections", ALONE)
+@pytest.mark.parametrize("pairing", ["visits", "subjects", "same"])
+def test_pairs_without_labels_neither_train_nor_validate_the_segmentation_alone(
+    tmp_path: Path, sections: dict[str, Any], pairing: str
+) -> None:
+    manifest = write_shells(tmp_path, ["train", "train", "train", "val", "val", "val"], unlabelled=(1, 3))
+    config = config_of_cohort({"pairing": pairing}, **sections)
+    with pytest.warns(UserWarning, match="are left out") as told:
+        opened = open_data(config, manifest, tmp_path)
+    for split in ("train", "val"):
+        words = f"{'1 of 3' if pairing == 'visits' else '2 of 6'} pairs of the split '{split}' are left out, because"
+        assert any(words in str(warning.message) for warning in told)
+    pairs = [opened.source[index] for index in range(len(opened.source))] + opened.validation
+    assert len(pairs) == (4 if pairing == "visits" else 8)
+    assert all(study.labels is not None for pair in pairs for study in pair)
+
+
+@pytest.mark.parametrize("sections", ALONE)
+@pytest.mark.parametrize(("unlabelled", "split"), [((0, 1), "train"), ((2,), "val")])
+def test_a_split_without_labels_for_the_segmentation_alone_is_refused_before_a_study_is_prepared(
+    tmp_path: Path, sections: dict[str, Any], unlabelled: tuple[int, ...], split: str
+) -> None:
+    manifest = write_shells(tmp_path, ["train", "train", "val"], unlabelled=unlabelled)
+    prepared: list[str] = []
+    subjects = ", ".join(f"s{number}" for number in unlabelled)
+    with pytest.raises(ValueError, match=rf"split '{split}': no pair of .*cohort.csv' has labels, .*{subjects}\)"):
+        open_data(config_of_cohort(**sections), manifest, tmp_path, lambda _, message="": prepared.append(message))
+    assert prepared == []
+
+
+def test_a_single_held_out_study_without_labels_has_nothing_to_be_judged_by(tmp_path: Path) -> None:
+    manifest = write_shells(tmp_path, ["train", "val"], visits=1, unlabelled=(1,))
+    with pytest.raises(ValueError, match="has a single study in the split 'val'"):
+        open_data(config_of_cohort({"pairing": "same"}), manifest, tmp_path)
