@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..images.modalities import TITLES, role_of_file
-from .studies import StudyRecord
+from .studies import Cohort, StudyRecord
 
 
 def contradictions(studies: list[StudyRecord]) -> list[str]:
@@ -65,6 +65,23 @@ def warn_of_shared(studies: list[StudyRecord], path: Path) -> None:
         more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         warnings.warn(
             f"'{path}' names the same image {', '.join(shared[:3])}{more}: check that these are different studies",
+            stacklevel=3,
+        )
+
+
+def warn_without_validation(cohort: Cohort, key: str, instead: str = "") -> None:
+    """Warn of a cohort without held-out studies for a training that is to be validated.
+
+    Args:
+        cohort: Studies of all splits.
+        key: Setting with the number of held-out items.
+        instead: What happens instead; by default that the training loss chooses the weights.
+    """
+    if all(study.split != "val" for study in cohort.studies):
+        instead = instead or "the loss of the training itself chooses the best weights"
+        warnings.warn(
+            f"'{cohort.source}' has no study in the split 'val', so that {instead}: give some subjects the split "
+            f"'val', or set {key} to 0",
             stacklevel=3,
         )
 

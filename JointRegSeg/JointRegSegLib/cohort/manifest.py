@@ -35,6 +35,7 @@ _LONGEST = 16 << 20
 """Bytes of the longest manifest that is read."""
 COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split", CONVENTION)
 _SPLIT_SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "testing": "test", "": "train"}
+_SPLIT_NAMES = (*SPLITS, *_SPLIT_SYNONYMS)
 _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word in words} | {
     "subjectid": "subject",
     "patient": "subject",
@@ -163,12 +164,13 @@ def _exists(file: Path) -> bool:
 def _columns(rows: list[tuple[int, list[str]]], path: Path, targets: Mapping[str, str]) -> list[str | None]:
     """Column names by position; None for unknown ones.
 
-    A warning names those that may be meant to be known ones: their names resemble them, or they hold images. Others may
-    be the targets of a task that is not asked for.
+    A warning names those that may be meant to be known ones: their names resemble them, or they hold images or splits.
+    Others may be the targets of a task that is not asked for.
     """
     header = rows[0][1]
     known: list[str | None] = []
     foreign = []
+    splits = []
     by_word = {re.sub(r"[^a-z0-9]", "", column.lower()): column for column in targets}
     for title in header:
         word = re.sub(r"[^a-z0-9]", "", title.lower())
@@ -179,6 +181,8 @@ def _columns(rows: list[tuple[int, list[str]]], path: Path, targets: Mapping[str
             holds_images = any(field.lower().endswith(_IMAGE_ENDINGS) for field in fields)
             if holds_images or get_close_matches(word, (*COLUMNS, *_COLUMN_SYNONYMS), 1, _ALIKE):
                 foreign.append(title.strip())
+            elif any(fields) and all(field.lower() in _SPLIT_NAMES for field in fields):
+                splits.append(title.strip())
     twice = [name for name, count in Counter(known).items() if name and count > 1]
     needed = f"the columns are {', '.join(COLUMNS)}"
     if twice:
@@ -194,6 +198,12 @@ def _columns(rows: list[tuple[int, list[str]]], path: Path, targets: Mapping[str
         )
     if foreign:
         warnings.warn(f"'{path}': unknown columns {', '.join(foreign)} are ignored; {needed}", stacklevel=3)
+    if splits and "split" not in known:
+        warnings.warn(
+            f"'{path}': the column '{splits[0]}' holds names of splits but is ignored, and all studies are in the "
+            "split 'train': rename it to 'split', or remove it",
+            stacklevel=3,
+        )
     return known
 
 

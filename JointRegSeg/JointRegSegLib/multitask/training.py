@@ -13,6 +13,7 @@ from NeuroCESTLib.core.progress import Progress, silent
 from NeuroCESTLib.core.tensor_files import load_tensors
 
 from ..augmentation.pipeline import Augmentation
+from ..cohort.consistency import warn_without_validation
 from ..cohort.manifest import read_manifest
 from ..cohort.studies import Cohort
 from ..network.precision import FLOAT32
@@ -143,6 +144,8 @@ def calibrated(network: MultiTaskNetwork, studies: list[TargetStudy]) -> tuple[S
 
 def _validation(config: MultiTaskConfig, cohort: Cohort, folder: str | Path, progress: Progress) -> list[TargetStudy]:
     """Prepare the first studies of the split 'val'."""
+    if config.data.validation_studies:
+        warn_without_validation(cohort, "validation_studies")
     if not config.data.validation_studies or not any(study.split == "val" for study in cohort.studies):
         return []
     held_out = open_studies(config, cohort.of_split("val"), folder, config.tasks, progress)

@@ -13,6 +13,7 @@ from ..augmentation.config import AugmentationConfig
 from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..augmentation.pipeline import Augmentation
 from ..augmentation.transplant import TransplantConfig
+from ..cohort.consistency import warn_without_validation
 from ..cohort.manifest import read_manifest
 from ..cohort.pairing import Pairing
 from ..cohort.preparation import PreparationConfig
@@ -105,7 +106,11 @@ def open_data(
 
 def _check_splits(config: TrainingConfig, cohort: Cohort) -> None:
     """Refuse splits of which no pair can be made, and tell what they lack, before the first study is prepared."""
-    pairings = {} if config.data.path == "synthetic" else {"train": config.data.pairing}
+    synthetic = config.data.path == "synthetic"
+    if config.data.validation_pairs:
+        instead = "synthetic patients validate the training" if synthetic else ""
+        warn_without_validation(cohort, "validation_pairs", instead)
+    pairings = {} if synthetic else {"train": config.data.pairing}
     if _is_held_out(config, cohort):
         pairings["val"] = _held_out_pairing(config, cohort.of_split("val"))
     for split, pairing in pairings.items():

@@ -82,6 +82,22 @@ def test_unknown_columns_that_resemble_known_ones_or_hold_images_are_named_in_a_
         read_manifest(path)
 
 
+@pytest.mark.parametrize("splits", [("train", "val"), ("Training", "")])
+def test_a_column_of_another_name_that_holds_splits_is_named_in_a_warning(
+    write: Callable[..., Path], splits: tuple[str, str]
+) -> None:
+    path = write("subject,t1,partition", f"P1,ok.nii,{splits[0]}", f"P2,ok2.nii,{splits[1]}")
+    with pytest.warns(UserWarning, match="the column 'partition' holds names of splits but is ignored.*rename it"):
+        read_manifest(path)
+
+
+def test_a_second_column_with_names_of_splits_is_no_matter_for_a_warning(write: Callable[..., Path]) -> None:
+    path = write("subject,t1,split,fold", "P1,ok.nii,train,train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_manifest(path)
+
+
 def test_columns_that_another_task_would_use_are_no_matter_for_a_warning(write: Callable[..., Path]) -> None:
     path = write("subject,t1,age,sex,grade,tissue", "P1,ok.nii,50,F,HGG,x.nii")
     with warnings.catch_warnings():

@@ -70,6 +70,13 @@ def test_sampling_meets_the_proportions_among_subjects_with_visits() -> None:
     assert Counter(subjects[fixed] for fixed, _ in plan.epoch(0)) == {"A": 750, "B": 250}
 
 
+def test_sampling_never_draws_the_latest_visit_as_the_fixed_one_where_the_earlier_one_is_to_be() -> None:
+    forward = Pairing("visits", both_directions=False)
+    plan = PairPlan(["A", "A", "B", "B", "B"], forward, StudySampling(pairs=60), torch.ones(5, 5))
+    pairs = Counter(pair for epoch in range(5) for pair in plan.epoch(epoch))
+    assert pairs.keys() == {(0, 1), (2, 3), (2, 4), (3, 4)}
+
+
 def test_sampling_of_a_class_that_only_single_visits_have_is_refused() -> None:
     counts = torch.tensor([[1000, 0, 0, 10, 0]] * 2 + [[1000, 0, 0, 0, 0]], dtype=torch.float64)
     with pytest.raises(ValueError, match="no study contains any of the wanted classes background"):

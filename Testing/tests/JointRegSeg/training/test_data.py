@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,21 @@ def test_a_single_held_out_study_without_labels_has_nothing_to_be_judged_by(tmp_
     manifest = write_shells(tmp_path, ["train", "val"], visits=1, unlabelled=(1,))
     with pytest.raises(ValueError, match="has a single study in the split 'val'"):
         open_data(config_of_cohort({"pairing": "same"}), manifest, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "instead"), [("memory", "the loss of the training itself"), ("synthetic", "synthetic")]
+)
+def test_a_training_that_no_study_validates_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, instead: str
+) -> None:
+    template = Template(torch.full((3, 8, 8, 8), 1 / 3), 8.0, "cube")
+    monkeypatch.setattr("JointRegSegLib.synthesis.source.load_templates", lambda folder: [template])
+    manifest = write_shells(tmp_path, ["train", "test"])
+    data = {"path": path, "synthetic": {"spacing_mm": 8}} if path == "synthetic" else {"path": path}
+    others = {key: value for key, value in PREPROCESSING.items() if path == "memory" or key != "spacing_mm"}
+    with pytest.warns(UserWarning, match=rf"cohort.csv' has no study in the split 'val', so that {instead}"):
+        open_data(config_of_cohort({**data, "preprocessing": others, "validation_pairs": 1}), manifest, tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*no study in the split 'val'")
+        open_data(config_of_cohort({**data, "preprocessing": others, "validation_pairs": 0}), manifest, tmp_path)
