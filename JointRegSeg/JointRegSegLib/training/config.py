@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..images.labels import CLASSES, LABELS
 from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig
@@ -133,9 +134,41 @@ class TrainingConfig:
                 f"registration_every is {self.registration_every}, but the registration alone is trained and nothing "
                 "would be left for the other steps: set it to 1"
             )
+        if self.segments:
+            self._check_segmentation()
+        if self.registers:
+            self._check_registration()
         self._check_synthetic_modalities()
         if self.training.monitor == "dice" and not (self.segments and self.data.validation_pairs):
             raise ValueError("monitor 'dice' needs a segmentation that is trained, and validation_pairs")
+
+    def _check_segmentation(self) -> None:
+        """Check that the classes of the network are those of the labels, and the weights of the loss theirs."""
+        classes, weights = self.network.classes, self.loss.class_weights
+        if classes not in (len(CLASSES), len(LABELS)):
+            raise ValueError(
+                f"network: classes is {classes}, but a segmentation is trained with {len(CLASSES)} classes "
+                f"({', '.join(CLASSES)}), or with {len(LABELS)}, where the last one is the resection cavity"
+            )
+        if not isinstance(weights, str) and weights and len(weights) != classes:
+            raise ValueError(
+                f"loss: class_weights has {len(weights)} numbers, but the network '{self.network.name}' has {classes} "
+                "classes: give one for each, or leave it out"
+            )
+
+    def _check_registration(self) -> None:
+        """Check that the deformation of the network has what the loss of the registration needs."""
+        deformation = self.network.deformation
+        if self.loss.symmetric and deformation != "velocity":
+            raise ValueError(
+                f"loss: symmetric needs a deformation with an inverse, the 'velocity', but that of the network "
+                f"'{self.network.name}' is '{deformation}': set symmetric to false"
+            )
+        if self.loss.phi_weight and deformation != "cumulative":
+            raise ValueError(
+                f"loss: phi_weight is for the deformation 'cumulative', but that of the network "
+                f"'{self.network.name}' is '{deformation}': set phi_weight to 0"
+            )
 
     def _check_synthetic_modalities(self) -> None:
         """Check that the channels of synthetic patients can be told apart, see ``step.network_inputs``."""

@@ -10,8 +10,10 @@ from typing import Any
 from NeuroCESTLib.core.checked_json import check_keys, read_json, settings_from_json
 
 from ..augmentation.config import AugmentationConfig
+from ..augmentation.transplant import TransplantConfig
 from ..cohort.pairing import Pairing, StudySampling
 from ..cohort.preparation import PreparationConfig
+from ..images.labels import CAVITY
 from ..images.preprocessing.config import LEARN, PreprocessingConfig
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig, load_network_config, network_config_names
@@ -63,7 +65,7 @@ def config_from_dict(values: Any, source: str = "configuration", folder: Path | 
     loss = {**network.loss.to_dict(), **_section(values, "loss", source)}
     training = {**network.training, **_section(values, "training", source)}
     data = settings_from_json(DataConfig, _section(values, "data", source), f"{source}: data")
-    _check_data(data, f"{source}: data")
+    _check_data(data, network, f"{source}: data")
     checked = {
         "network": network,
         "loss": LossConfig.from_dict(loss, f"{source}: loss"),
@@ -98,7 +100,7 @@ def _network(value: Any, folder: Path, source: str) -> NetworkConfig:
         raise ValueError(f"{source}: network: {error}") from None
 
 
-def _check_data(data: DataConfig, where: str) -> None:
+def _check_data(data: DataConfig, network: NetworkConfig, where: str) -> None:
     """Check the settings of the data's parts, which are built when the data are opened."""
     preprocessing = data.preprocessing
     if isinstance(preprocessing, Mapping) and preprocessing.get("histogram_landmarks") == LEARN:
@@ -114,10 +116,29 @@ def _check_data(data: DataConfig, where: str) -> None:
         ("augmentation", AugmentationConfig.from_dict, {} if data.augmentation is None else data.augmentation),
         ("pairing", Pairing.of, data.pairing),
         ("sampling", StudySampling.of, data.sampling),
+        ("transplants", TransplantConfig.from_dict, {} if data.transplants is None else data.transplants),
     )
     built = {name: build(values, f"{where}: {name}") for name, build, values in parts}
+    if data.path != "synthetic":
+        _check_patch(built["augmentation"], built["preprocessing"].shape, where)
+    share = built["transplants"].resection_probability
+    if share and network.classes <= CAVITY:
+        raise ValueError(
+            f"{where}: transplants: resection_probability is {share:g}, but the network '{network.name}' has no class "
+            f"for the resection cavity; use one of {CAVITY + 1} classes, such as 'neurocest_cavity', or leave it out"
+        )
     if data.has_synthetic:
         _check_synthetic(data, built["preprocessing"].preprocessing, where)
+
+
+def _check_patch(augmentation: AugmentationConfig, grid: tuple[int, int, int], where: str) -> None:
+    """Check that a patch can be cut out of every study of a cohort."""
+    patch, margin = augmentation.patch, augmentation.patch_margin_voxels
+    if patch is not None and any(p > n + 2 * margin for p, n in zip(patch, grid, strict=True)):
+        raise ValueError(
+            f"{where}: augmentation: patch {list(patch)} is larger than the grid {list(grid)} of the studies, by "
+            "extent_mm and spacing_mm of preprocessing: choose a smaller patch, or a larger extent_mm"
+        )
 
 
 def _check_synthetic(data: DataConfig, cohort: PreprocessingConfig, where: str) -> None:

@@ -187,14 +187,7 @@ def _transplants(config: TrainingConfig) -> TransplantConfig | None:
     """How tumours are exchanged, where they are."""
     if config.data.transplants is None:
         return None
-    transplants = TransplantConfig.from_dict(config.data.transplants, "data: transplants")
-    if transplants.resection_probability and not _knows_cavity(config):
-        raise ValueError(
-            f"data: transplants: resection_probability is {transplants.resection_probability:g}, but the network "
-            f"'{config.network.name}' has no class for the resection cavity; use one of {CAVITY + 1} classes, such as "
-            "'neurocest_cavity', or leave it out"
-        )
-    return transplants
+    return TransplantConfig.from_dict(config.data.transplants, "data: transplants")
 
 
 def _knows_cavity(config: TrainingConfig) -> bool:

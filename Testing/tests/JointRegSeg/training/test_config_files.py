@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from joint_training_cases import TINY, toy_config
 
-from JointRegSegLib.training.config_files import config_from_dict, read_config
+from JointRegSegLib.network.configuration import network_config_names
+from JointRegSegLib.training.config_files import config_by_name, config_from_dict, read_config
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,65 @@ def test_unusable_configurations_name_the_key(values: object, message: str | Non
         config_from_dict(values, "config.json")
     assert str(error.value).startswith("config.json: ")
     assert "\n" not in str(error.value)
+
+
+DISPLACEMENT = {**TINY, "deformation": "displacement", "antisymmetric": False}
+CONTRADICTIONS = [
+    ({"network": {**TINY, "classes": 3}}, "network: classes is 3, but a segmentation is trained with 4 classes"),
+    ({"network": {**TINY, "classes": 2}, "loss": {"dice_over": "classes"}}, "network: classes is 2, but"),
+    ({"network": {**TINY, "classes": 6}}, "network: classes is 6, but"),
+    ({"loss": {"class_weights": [1, 2, 3]}}, "loss: class_weights has 3 numbers, but the network 'tiny' has 4 classes"),
+    (
+        {"network": DISPLACEMENT},
+        "loss: symmetric needs a deformation with an inverse, .* 'displacement': set symmetric",
+    ),
+    ({"loss": {"phi_weight": 1.0}}, "loss: phi_weight is for the deformation 'cumulative', .* is 'velocity': set phi_"),
+    (
+        {"data": {"preprocessing": {"extent_mm": [64, 64, 48], "spacing_mm": 1}, "augmentation": {"patch": [64] * 3}}},
+        r"data: augmentation: patch \[64, 64, 64\] is larger than the grid \[64, 64, 48\] of the studies, .* choose",
+    ),
+    (
+        {"data": {"transplants": {"probabilty": 1}}},
+        "data: transplants: unknown keys probabilty; use healing_probability",
+    ),
+    (
+        {"data": {"transplants": {"resection_probability": 0.5}}},
+        "data: transplants: resection_probability is 0.5, but the network 'tiny' has no class for the resection "
+        "cavity; use one of 5 classes",
+    ),
+]
+"""Settings that fit each other only in part, and the message about them."""
+
+
+@pytest.mark.parametrize(("values", "message"), CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_refused_before_data_are_prepared(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^config.json: {message}"):
+        config_from_dict({"network": TINY} | values, "config.json")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"network": {**TINY, "classes": 5}},
+        {"network": {**TINY, "classes": 3}, "tasks": "registration"},
+        {"network": DISPLACEMENT, "tasks": "segmentation"},
+        {"network": DISPLACEMENT, "loss": {"symmetric": False}},
+        {"data": {"preprocessing": {"extent_mm": [64, 64, 48], "spacing_mm": 1}, "augmentation": {"patch": [48] * 3}}},
+        {
+            "data": {
+                "preprocessing": {"extent_mm": [64, 64, 48], "spacing_mm": 1},
+                "augmentation": {"patch": [64] * 3, "patch_margin_voxels": 8},
+            }
+        },
+    ],
+)
+def test_settings_of_parts_that_are_not_trained_or_that_fit_are_accepted(values: dict) -> None:
+    config_from_dict({"network": TINY} | values)
+
+
+def test_every_bundled_configuration_can_be_trained() -> None:
+    for name in network_config_names():
+        assert config_by_name(name).network.name
 
 
 def test_a_configuration_survives_json() -> None:

@@ -89,12 +89,3 @@ def test_a_cavity_that_cannot_be_counted_needs_a_weight_in_numbers(
     config = toy_config(data=data, loss=loss, network={**TINY, "classes": 5})
     with pytest.raises(ValueError, match=r"cannot weight the resection cavity, .* give class_weights as numbers"):
         open_data(config, manifest, tmp_path)
-
-
-def test_resections_need_a_network_with_a_class_for_the_cavity(tmp_path: Path) -> None:
-    (tmp_path / "t1.nii.gz").touch()
-    (tmp_path / "cohort.csv").write_text("subject,visit,split,t1\nA,1,train,t1.nii.gz\nB,1,train,t1.nii.gz\n")
-    config = toy_config(data={"path": "cache", "transplants": {"resection_probability": 0.5}})
-    with pytest.raises(ValueError, match="'tiny' has no class for the resection cavity; use one of 5 classes"):
-        open_data(config, tmp_path / "cohort.csv", tmp_path)
-    assert not (tmp_path / "cache").exists()
