@@ -180,7 +180,11 @@ class BatchStream:
             self._options |= {"prefetch_factor": max(prefetch, 1), "worker_init_fn": _ignore_signals}
 
     def batches(self, first_step: int) -> Generator[Any, None, None]:
-        """Yield this process's batches from a step on, ``passes`` for each step; ``close()`` ends the workers."""
+        """Yield this process's batches from a step on, ``passes`` for each step; ``close()`` ends the workers.
+
+        Raises:
+            ValueError: A study cannot be used; the message is the same whether workers prepare the pairs or not.
+        """
         sampler = replace(self._numbers, first_step=first_step)
         # Workers pickle the collator; the sampler is any iterable of lists, which torch's annotation does not say.
         loader: DataLoader[Any] = DataLoader(
@@ -188,28 +192,43 @@ class BatchStream:
         )
         loaded = iter(loader)
         try:
-            yield from loaded
+            for batch in loaded:
+                if isinstance(batch, _Refusal):
+                    raise batch.error
+                yield batch
         finally:
             if isinstance(loaded, _MultiProcessingDataLoaderIter):
                 loaded._shutdown_workers()  # they ignore the signal that would end them when this process ends
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """Why there is no pair or batch, in its place: torch would raise the error of a worker with its whole traceback."""
+
+    error: ValueError
+
+
 class _NumberedPairs(Dataset):
-    """The augmented pair of (pass, index, number)."""
+    """The augmented pair of (pass, index, number), or why there is none."""
 
     def __init__(self, source: ItemSource, augmentation: Augment | None, seed: int) -> None:
         self._source, self._augmentation, self._seed = source, augmentation, seed
         self._pass = -1
 
     def __getitem__(self, item: tuple[int, int, int]) -> tuple[Any, int]:
-        pass_number, index, number = item
+        try:
+            return self._pair(*item), item[2]
+        except ValueError as error:
+            return _Refusal(error), item[2]
+
+    def _pair(self, pass_number: int, index: int, number: int) -> Any:
         if pass_number != self._pass:
             self._source.set_epoch(pass_number)
             self._pass = pass_number
         pair = self._source[index]
         if self._augmentation is not None:
             pair = self._augmentation(pair, torch.Generator().manual_seed(self._seed * 1_000_003 + number))
-        return pair, number
+        return pair
 
 
 @dataclass(frozen=True)
@@ -217,7 +236,10 @@ class _Collator:
     combine: Collate
     multiple: int
 
-    def __call__(self, items: list[tuple[Any, int]]) -> AnyBatch:
+    def __call__(self, items: list[tuple[Any, int]]) -> AnyBatch | _Refusal:
+        refused = next((item for item, _ in items if isinstance(item, _Refusal)), None)
+        if refused is not None:
+            return refused
         return self.combine([item for item, _ in items], self.multiple, items[0][1])
 
 

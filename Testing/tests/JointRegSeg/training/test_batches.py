@@ -44,6 +44,22 @@ def test_the_application_is_never_forked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_study_that_cannot_be_used_is_refused_in_the_same_sentence_by_workers(workers: int) -> None:
+    message = "the patch (64, 64, 64) is larger than the grid (16, 16, 16) of '1 a'"
+
+    def refuse(pair: Pair, generator: torch.Generator) -> Pair:
+        if pair[0].name == "1 a":
+            raise ValueError(message)
+        return pair
+
+    stream = BatchStream(Shells(5), refuse, seed=3, step_pairs=2, multiple=2, workers=workers).batches(0)
+    with pytest.raises(ValueError, match="the patch") as error:
+        for _ in range(3):
+            next(stream)
+    assert str(error.value) == message
+
+
 def test_every_pair_is_used_once_in_a_pass_over_the_data() -> None:
     names = [name for batch in first_batches(5) for name in batch.names]
     assert len(names) == 20
