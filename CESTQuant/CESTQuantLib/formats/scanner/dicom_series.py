@@ -35,6 +35,7 @@ _MOST_PERCENT = 100.0
 """Largest magnitude that the bulk of a map in percent can have."""
 _LISTS = ("LIST.txt", "offsets.txt", "offsets_ppm.txt")
 """Text files of offsets that are looked for beside the images."""
+_REMEDY = "give the one of this series with --offsets"
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def read_series(series: Series, source: str | Path, offsets: Sequence[float] | s
 
     Args:
         series: The series.
-        source: Folder where pulseq file and list are looked for.
+        source: Folder where pulseq file and list are looked for, in the folders nearest to the images first.
         offsets: Offsets in ppm of one repetition, or a ``.seq`` or text file of them; None to look for them.
 
     Raises:
@@ -256,29 +257,73 @@ def _protocol(
     if offsets is not None:
         given, told = repeated(list(offsets), count, "the given list", "the series")
         return {**protocol, "offsets_ppm": given}, [*told], []
-    sequences = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".seq")
+    sequences, lists, unused = _described_in(series, folder)
     if len(sequences) > 1:
-        raise ValueError(
-            f"'{folder}' has several pulseq files ({', '.join(path.name for path in sequences)}): give one with "
-            "--offsets"
-        )
+        raise ValueError(f"'{folder}' has several pulseq files ({_named(sequences, folder)}): {_REMEDY}")
     if sequences:
         return _of_file(sequences[0], protocol, count)
-    lists = [path for name in _LISTS for path in folder.rglob(name)]
     values = read_offsets(lists[0], protocol["field_strength_T"]).tolist() if len(lists) == 1 else None
     private = wip_offsets(siemens, count, values)
     if private is not None and len(private) == count:
         note = f"the offsets are those of the private elements of the sequence '{siemens['tSequenceFileName']}'"
         return {**protocol, "offsets_ppm": private}, [note], lists if values == private else []
+    if len(lists) > 1:
+        raise ValueError(f"'{folder}' has several lists of offsets ({_named(lists, folder)}): {_REMEDY}")
     if values is not None:
         return _of_file(lists[0], protocol, count)
     if count == 1:
         return protocol, ["no saturation was found, so this is an image: with --offsets it becomes a CEST signal"], []
     played = next((value for value in siemens.values() if value.lower().endswith(".seq")), "")
+    other = f"; beside images of other series, and not used: {_named(unused, folder)}" if unused else ""
     note = (
-        f"no file says the offsets: fill in offsets_ppm, or give them with --offsets{f' ({played})' if played else ''}"
+        "no file says the offsets: fill in offsets_ppm, or give them with --offsets"
+        f"{f' ({played})' if played else ''}{other}"
     )
     return protocol, [note], []
+
+
+def _described_in(series: Series, folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Pulseq files and lists of offsets nearest to the images of a series, and files that belong to other series.
+
+    The folders of the images come first, then those around them up to ``folder``, then all others below it.
+    """
+    candidates = [path for path in sorted(folder.rglob("*")) if _may_say_offsets(path)]
+    own = {file.path.parent for file in (*series.files, *(copy for copy, _ in series.copies))}
+    level, around = own, set(own)
+    of_others: list[Path] = []
+    while level:
+        found = [path for path in candidates if path.parent in level]
+        usable = [path for path in found if path.parent in own or not _holds_images(path.parent)]
+        if usable:
+            return *_by_kind(usable), of_others
+        of_others += found
+        level = {place.parent for place in level if folder in place.parents}
+        around |= level
+    elsewhere = [path for path in candidates if path.parent not in around]
+    of_others += [path for path in elsewhere if has_dicom(path.parent)]
+    return *_by_kind([path for path in elsewhere if path not in of_others]), of_others
+
+
+def _may_say_offsets(path: Path) -> bool:
+    return (path.suffix.lower() == ".seq" or path.name in _LISTS) and path.is_file()
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether DICOM files lie in a folder itself."""
+    return any(path.parent == folder for path in _dicom_files(folder))
+
+
+def _by_kind(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Pulseq files and lists, of files with the same content the first one only."""
+    first: dict[bytes, Path] = {}
+    for path in paths:
+        first.setdefault(path.read_bytes(), path)
+    sequences = [path for path in first.values() if path.suffix.lower() == ".seq"]
+    return sequences, [path for path in first.values() if path not in sequences]
+
+
+def _named(paths: Sequence[Path], folder: Path) -> str:
+    return ", ".join(str(path.relative_to(folder)) for path in paths)
 
 
 def _open_protocol(file: DicomFile) -> dict[str, Any]:

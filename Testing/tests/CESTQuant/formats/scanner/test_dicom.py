@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,77 @@ def test_offsets_beside_the_images(tmp_path: Path) -> None:
     assert "offsets.txt" in found.notes[-1]
 
 
+@pytest.fixture
+def two_series(tmp_path: Path) -> Path:
+    """A study with series 5 in the folder ``aptw`` and series 6 in ``wassr``."""
+    for number, folder in ((5, "aptw"), (6, "wassr")):
+        write_classic(tmp_path / "study" / folder, SIGNAL, series(f"cest_{folder}", number))
+    return tmp_path / "study"
+
+
+def test_the_list_beside_the_images_of_a_series_is_that_of_this_series(two_series: Path) -> None:
+    lists = {"5": OFFSETS, "6": [-300.0, -1.0, 0.0, 1.0]}
+    for folder, offsets in zip(("aptw", "wassr"), lists.values(), strict=True):
+        (two_series / folder / "offsets.txt").write_text(" ".join(map(str, offsets)))
+    for number, offsets in lists.items():
+        found, _ = read_source(two_series, number)
+        assert found.protocol is not None
+        assert found.protocol["offsets_ppm"] == offsets
+
+
+@pytest.mark.parametrize("folder", ["aptw", "."])
+def test_a_list_beside_the_images_of_another_series_is_told_and_not_used(two_series: Path, folder: str) -> None:
+    for path in list((two_series / "aptw").iterdir()):
+        path.rename(two_series / folder / path.name)
+    name = offsets_file(two_series / folder).relative_to(two_series)
+    found, _ = read_source(two_series, "6")
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] is None
+    assert found.notes[-1].endswith(f"; beside images of other series, and not used: {name}")
+
+
+@pytest.mark.parametrize("folder", [".", "lists"])
+def test_a_list_that_is_not_beside_other_images_is_used(two_series: Path, folder: str) -> None:
+    """It may lie above the folders of the images, as a DICOMDIR does, or in a folder of its own."""
+    write_dicom(two_series / "DICOMDIR", {}, SIGNAL[0, :1])
+    offsets_file(two_series / folder)
+    found, _ = read_source(two_series, "6")
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == OFFSETS
+
+
+@pytest.mark.parametrize("folder", ["wassr", "lists"])
+def test_several_lists_of_a_series_are_named(two_series: Path, folder: str) -> None:
+    for name, offsets in (("offsets.txt", "1 2"), ("LIST.txt", "3 4")):
+        (two_series / folder).mkdir(exist_ok=True)
+        (two_series / folder / name).write_text(offsets)
+    with pytest.raises(
+        ValueError, match=rf"several lists of offsets \({folder}/LIST.txt, {folder}/offsets.txt\): give"
+    ):
+        read_source(two_series, "6")
+
+
+def test_a_list_in_a_copy_of_the_folder_is_the_same_list(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    offsets_file(tmp_path / "dicom")
+    shutil.copytree(tmp_path / "dicom", tmp_path / "dicom - copy")
+    found, _ = read_source(tmp_path)
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == OFFSETS
+
+
+def test_a_pulseq_file_is_looked_for_beside_the_images_of_its_series(two_series: Path) -> None:
+    from CESTQuantLib.formats.pulseq.write import write_seq
+    from CESTQuantLib.physics.protocol import Protocol
+
+    for folder, b1_uT in (("aptw", 2.0), ("wassr", 0.5)):
+        played = Protocol(3.0, OFFSETS, b1_uT=b1_uT, saturation_time_s=1.0, recovery_time_s=1.0)
+        write_seq(played, two_series / folder / f"{folder}.seq")
+    found, _ = read_source(two_series, "6")
+    assert found.protocol is not None
+    assert found.protocol["b1_uT"] == pytest.approx(0.5, rel=1e-3)
+
+
 def test_given_offsets_count(tmp_path: Path) -> None:
     write_classic(tmp_path / "dicom", SIGNAL)
     found, _ = read_source(tmp_path / "dicom", offsets=[-1.0, 1.0])
@@ -156,7 +228,7 @@ def test_a_pulseq_file_beside_the_images_is_the_protocol(tmp_path: Path) -> None
     np.testing.assert_allclose(found.protocol["offsets_ppm"], OFFSETS, atol=1e-3)
     assert found.protocol["b1_uT"] == pytest.approx(2.0, rel=1e-3)
     assert "the protocol is that of" in found.notes[1]
-    write_seq(played, tmp_path / "dicom" / "other.seq")
+    write_seq(replace(played, b1_uT=played.b1_uT / 2), tmp_path / "dicom" / "other.seq")
     with pytest.raises(ValueError, match=r"several pulseq files \(apt.seq, other.seq\)"):
         read_source(tmp_path / "dicom")
 
