@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ import numpy as np
 from NeuroCESTLib.core.headers.dicom import is_dicom
 
 from ..protocol_files import read_offsets, read_protocol
-from ..protocol_json import protocol_to_dict
+from ..protocol_json import SAME_MAGNET, protocol_to_dict
+from ..pulseq.field import STRONGEST_T
 from .dicom_elements import DicomFile, first_number, first_text, read_elements
 from .dicom_frames import Frame, arrange, frames_of, images_at_a_place
 from .dicom_selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels, without_copies
@@ -31,6 +33,8 @@ _APTW = re.compile(r"apt[-_ ]?w|asymmetry|amide", re.IGNORECASE)
 _CEST = re.compile(r"cest|apt|wasab|wassr|z[-_ ]?spec", re.IGNORECASE)
 _SAME_FIELD = 0.01
 """Largest relative difference of two fields that count as the same."""
+_WEAKEST_T = 0.1
+"""Weakest field in T that a number in a wrong unit is converted to."""
 _MOST_PERCENT = 100.0
 """Largest magnitude that the bulk of a map in percent can have."""
 _LISTS = ("LIST.txt", "offsets.txt", "offsets_ppm.txt")
@@ -188,14 +192,15 @@ def read_series(series: Series, source: str | Path, offsets: Sequence[float] | s
     if is_image:
         notes = (*notes, "every echo was measured once, so these are images: with --offsets they become a CEST signal")
         return Scan(series.number, series.description(), images, None, files, notes=notes)
-    protocol, known, used = _protocol(series, Path(source), offsets, count)
+    magnet, magnet_told = _open_protocol(series.files[0])
+    protocol, known, used = _protocol(series, Path(source), offsets, count, magnet)
     return Scan(
         series.number,
         series.description(),
         images,
         protocol if count > 1 or offsets is not None else None,
         (*files, *used),
-        notes=(*notes, *_map_name_told(series, frames, count), *known),
+        notes=(*notes, *_map_name_told(series, frames, count), *magnet_told, *known),
     )
 
 
@@ -245,12 +250,14 @@ def _aptw_map(series: Series, frames: list[Frame], notes: tuple[str, ...]) -> Sc
 
 
 def _protocol(
-    series: Series, source: Path, offsets: Sequence[float] | str | Path | None, count: int
+    series: Series,
+    source: Path,
+    offsets: Sequence[float] | str | Path | None,
+    count: int,
+    protocol: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str], list[Path]]:
-    """Protocol, sentences for the user, and the files it comes from."""
-    first = series.files[0]
-    protocol = _open_protocol(first)
-    siemens = measurement_protocol(first)
+    """A protocol with what is known of the saturation, sentences for the user, and the files it comes from."""
+    siemens = measurement_protocol(series.files[0])
     folder = source if source.is_dir() else source.parent
     if isinstance(offsets, str | Path):
         return _of_file(Path(offsets), protocol, count)
@@ -326,17 +333,50 @@ def _named(paths: Sequence[Path], folder: Path) -> str:
     return ", ".join(str(path.relative_to(folder)) for path in paths)
 
 
-def _open_protocol(file: DicomFile) -> dict[str, Any]:
-    """Keys of a protocol with what a DICOM file says of it: field and frequency."""
-    larmor, field = first_number(file, *_FREQUENCIES), first_number(file, _FIELD)
-    hydrogen = larmor is not None and larmor > 0
+def _open_protocol(file: DicomFile) -> tuple[dict[str, Any], list[str]]:
+    """Keys of a protocol with what a DICOM file says of it, field and frequency, and sentences for the user."""
+    given_larmor, given_field = first_number(file, *_FREQUENCIES), first_number(file, _FIELD)
+    larmor, larmor_told = _of_a_magnet(given_larmor, "ImagingFrequency", "MHz", field_of_larmor(1.0), ("Hz", 1e6))
+    field, field_told = _of_a_magnet(given_field, "MagneticFieldStrength", "T", 1.0, ("gauss", 1e4))
+    told = [f"'{file.path}': {sentence}" for sentence in (*larmor_told, *field_told)]
+    if larmor is not None:
+        of_larmor = field_of_larmor(larmor)
+        if field is not None and not math.isclose(of_larmor, field, rel_tol=SAME_MAGNET):
+            told.append(
+                f"'{file.path}': ImagingFrequency is that of {of_larmor:.4g} T but MagneticFieldStrength is "
+                f"{field:.4g} T; the frequency counts, so check field_strength_T"
+            )
+        field = of_larmor
     return {
-        "field_strength_T": field_of_larmor(larmor) if hydrogen and larmor is not None else field,
-        "larmor_frequency_MHz": larmor if hydrogen else None,
+        "field_strength_T": field,
+        "larmor_frequency_MHz": larmor,
         **dict.fromkeys(("offsets_ppm", "b1_uT", "saturation_type", "saturation_time_s", "post_delay_s")),
         **dict.fromkeys(("magnetisation_carried_over", "recovery_time_s", "readout_flip_angle_deg")),
         "signal_normalisation": "m0",
-    }
+    }, told
+
+
+def _of_a_magnet(
+    value: float | None, name: str, unit: str, field_T: float, other: tuple[str, float]
+) -> tuple[float | None, list[str]]:
+    """A positive value of an element in its unit, and a sentence where it is converted to it or not used.
+
+    Args:
+        value: Value of the element.
+        name: Name of the element.
+        unit: Unit that DICOM prescribes.
+        field_T: Field in T of a value of 1.
+        other: Unit that some scanners and converters write instead, and how many of it are one of the prescribed.
+    """
+    if value is None or value <= 0:
+        return None, []
+    if value * field_T <= STRONGEST_T:
+        return value, []
+    shown = f"{name} is {value:.12g}, which no magnet has in {unit}"
+    converted = value / other[1]
+    if _WEAKEST_T <= converted * field_T <= STRONGEST_T:
+        return converted, [f"{shown}: it is taken to be in {other[0]}, {converted:g} {unit}"]
+    return None, [f"{shown}, and is not used: fill in field_strength_T if it is open"]
 
 
 def _of_file(path: Path, protocol: dict[str, Any], count: int) -> tuple[dict[str, Any], list[str], list[Path]]:

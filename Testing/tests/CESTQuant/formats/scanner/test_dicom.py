@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from dataclasses import replace
@@ -39,6 +40,28 @@ def test_one_volume_for_each_acquisition(tmp_path: Path, numbered: bool) -> None
     assert found.protocol["field_strength_T"] == pytest.approx(123.2 / 42.5764, rel=1e-5)
     assert found.protocol["offsets_ppm"] is None
     assert "no file says the offsets" in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("frequency", "field", "expected", "told"),
+    [
+        ("123200000", "3", (2.8936, 123.2), "ImagingFrequency is 123200000, .*: it is taken to be in Hz, 123.2 MHz"),
+        ("", "30000", (3.0, None), "MagneticFieldStrength is 30000, .*: it is taken to be in gauss, 3 T"),
+        ("123200", "3", (3.0, None), "ImagingFrequency is 123200, which no magnet has in MHz, and is not used"),
+        ("51.7", "3", (1.2143, 51.7), "ImagingFrequency is that of 1.214 T but MagneticFieldStrength is 3 T"),
+        ("0", "0", (None, None), "no file says the offsets"),
+    ],
+)
+def test_fields_that_no_magnet_has_are_told(
+    tmp_path: Path, frequency: str, field: str, expected: tuple[float | None, float | None], told: str
+) -> None:
+    write_classic(tmp_path, SIGNAL, {(0x0018, 0x0084): ("DS", frequency), (0x0018, 0x0087): ("DS", field)})
+    found, _ = read_source(tmp_path)
+    assert found.protocol is not None
+    protocol = found.protocol
+    for value, of_file in zip((protocol["field_strength_T"], protocol["larmor_frequency_MHz"]), expected, strict=True):
+        assert value == (of_file if of_file is None else pytest.approx(of_file, rel=1e-4))
+    assert [note for note in found.notes if re.search(told, note)]
 
 
 def test_a_single_volume_is_an_image_unless_offsets_are_given(tmp_path: Path) -> None:
@@ -467,7 +490,8 @@ def test_a_scanner_of_another_field_than_the_pulseq_file_is_told(tmp_path: Path)
     played = Protocol(3.0, OFFSETS, b1_uT=2.0, saturation_time_s=1.0, recovery_time_s=1.0, readout_flip_angle_deg=90.0)
     for field, larmor_MHz in ((3, 127.73), (2.9, 123.25), (7, 297.2)):
         folder = tmp_path / str(field)
-        write_classic(folder, SIGNAL, {**series(), (0x0018, 0x0084): ("DS", f"{larmor_MHz}")})
+        magnet = {(0x0018, 0x0084): ("DS", f"{larmor_MHz}"), (0x0018, 0x0087): ("DS", f"{field}")}
+        write_classic(folder, SIGNAL, magnet)
         write_seq(played, folder / "apt.seq")
     notes = {field: [n for n in read_source(tmp_path / str(field))[0].notes if "T but" in n] for field in (3, 2.9, 7)}
     assert notes[3] == []
