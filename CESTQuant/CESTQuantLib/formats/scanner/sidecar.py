@@ -59,6 +59,7 @@ def _protocol(values: dict[str, Any]) -> dict[str, Any]:
     protocol["signal_normalisation"] = "m0"
     protocol |= {key: value for key, value in values.items() if key in PROTOCOL_KEYS}
     values = {key: value for key, value in values.items() if value is not None}
+    _require_finite({name: values[name] for name in (*PROTOCOL_KEYS, *_OFFSETS_PPM, *_OFFSETS_HZ) if name in values})
     protocol |= _magnet(values)
     for name in _OFFSETS_PPM:
         if name in values:
@@ -68,6 +69,13 @@ def _protocol(values: dict[str, Any]) -> dict[str, Any]:
         if protocol["offsets_ppm"] is None and name in values:
             protocol["offsets_ppm"] = _in_ppm(numbers(values[name], name).tolist(), protocol, name)
     return protocol
+
+
+def _require_finite(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        listed = value if isinstance(value, list) else [value]
+        if any(isinstance(one, float) and not math.isfinite(one) for one in listed):
+            raise ValueError(f"{name} has a number that is not finite; correct it, or use null where it is not known")
 
 
 def _magnet(values: dict[str, Any]) -> dict[str, float | None]:

@@ -268,6 +268,14 @@ def test_fields_of_a_sidecar_that_cannot_be_are_refused(sidecar: dict[str, float
         protocol_of_sidecar(path)
 
 
+@pytest.mark.parametrize("key", ["SaturationOffset_ppm", "offsets_ppm", "SaturationOffset_Hz", "b1_uT"])
+@pytest.mark.parametrize("value", ["1e400", "[300, 1e400]", "[-Infinity, 300]", "NaN"])
+def test_numbers_of_a_sidecar_that_are_not_finite_are_named(tmp_path: Path, key: str, value: str) -> None:
+    (tmp_path / "s.json").write_text(f'{{"MagneticFieldStrength": 3, "{key}": {value}}}')
+    with pytest.raises(ValueError, match=rf"s\.json: {key} has a number that is not finite; correct it"):
+        protocol_of_sidecar(tmp_path / "s.json")
+
+
 def test_the_cest_image_of_a_folder_is_taken_or_has_to_be_chosen(imported: Callable, tmp_path: Path) -> None:
     source = tmp_path / "study"
     still = acquire(spectrum_protocol(count=5)).write(source / "sub-01" / "perf")
