@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,22 @@ def import_scan(
     Raises:
         ValueError: There is no such scan, or a file is damaged; the message names the file.
     """
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            imported = _read_into_scene(source, scan, offsets, name, progress)
+    except ValueError:
+        for warning in caught:  # they may explain what is wrong
+            warnings.warn(warning.message, stacklevel=2)
+        raise
+    told = [" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning]
+    return replace(imported, warnings=(*told, *imported.warnings))
+
+
+def _read_into_scene(
+    source: str | Path, scan: str | int | None, offsets: Offsets | None, name: str, progress: Progress
+) -> ImportedScan:
     from ..formats.scanner.sources import image_in
 
     is_image = Path(source).name.lower().endswith(_IMAGES)

@@ -351,6 +351,29 @@ def test_offsets_of_a_nifti_image_can_be_given(imported: Callable, tmp_path: Pat
     assert [entry["role"] for entry in report["inputs"]] == ["image", *["sidecar"] * has_sidecar, "offsets"]
 
 
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_what_is_told_of_a_list_of_offsets_is_in_the_report(imported: Callable, tmp_path: Path, kind: str) -> None:
+    if kind == "nifti":
+        acquire(spectrum_protocol(count=4)).write(tmp_path / "in")
+        source = tmp_path / "in" / "signal.nii.gz"
+    else:
+        write_classic(tmp_path / "in", stored_frames().astype(np.float32))
+        source = tmp_path / "in"
+    (tmp_path / "offsets.txt").write_text("300,0\n-3,5\n0,0\n3,5\n")
+    status, lines = imported(source, "--offsets", str(tmp_path / "offsets.txt"))
+    assert status == 0
+    told = [line for line in lines if "commas are read as decimal signs" in line]
+    assert len(told) == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert told[0].removeprefix("warning: ") in report["warnings"]
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "offsets.txt").write_text("300,0\n-3,5\n3,5\n")
+    status, lines = imported(source, "--offsets", str(tmp_path / "offsets.txt"))
+    assert (status, len(lines)) == (2, 2)
+    assert "commas are read as decimal signs" in lines[0]
+    assert "has 3 offsets but" in lines[1]
+
+
 def test_given_offsets_that_do_not_fit_a_nifti_image_are_named(imported: Callable, tmp_path: Path) -> None:
     source = tmp_path / "in"
     acquire(spectrum_protocol(count=6)).write(source)
