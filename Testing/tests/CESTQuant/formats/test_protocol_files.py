@@ -105,6 +105,56 @@ def test_a_row_with_other_cells_than_the_header_is_refused(tmp_path: Path, conte
         read_offsets(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1 300\n2 -3.5\n3 0\n",
+        "0,300.0\n1,-3.5\n",
+        "1;300;2\n2;-3,5;2\n",
+        "# index offset\n1\t300\n2\t-3.5\n",
+        "# offset_ppm, b1_uT\n300 0\n-3.5 2\n",
+        "% offset_ppm; b1_uT\n300; 0\n-3.5; 2\n",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*commas are read as decimal signs")
+def test_rows_that_may_be_those_of_a_table_without_header_are_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(content)
+    with pytest.raises(
+        ValueError, match=r"offsets\.txt: rows of [23] numbers .* first line, such as 'index offset_ppm'"
+    ):
+        read_offsets(path)
+
+
+def test_a_header_without_comment_mark_names_the_columns_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text("index offset_ppm\n1 300\n2 -3.5\n")
+    assert read_offsets(path).tolist() == [300.0, -3.5]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "% 2 uT\n// M0 first\n300 -3.5\n",
+        "300 // M0\n-3.5\n",
+        "% offsets in ppm\n300\n-3.5\n",
+        "Offset,Z %\n300,100\n-3.5,98\n",
+    ],
+)
+def test_comments_of_other_languages_are_left_out(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(content)
+    assert read_offsets(path).tolist() == [300.0, -3.5]
+
+
+@pytest.mark.parametrize("line", ["// Hz", "% offsets in Hz", "Offset\n// Hz", "% saturation at\n% offsets in Hz"])
+@pytest.mark.filterwarnings("ignore:.*the offsets are read in Hz")
+def test_units_in_comments_of_other_languages_count(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(f"{line}\n300 -300 447.05 0\n")
+    assert read_offsets(path, 3.0)[2].item() == pytest.approx(3.5, abs=1e-3)
+
+
 def test_a_table_must_name_its_column_of_offsets(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("measurement,b1\n1,2\n2,2\n")
@@ -135,6 +185,38 @@ def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header
     protocol = read_protocol(path, 3.0)
     assert protocol.offsets_ppm.tolist() == pytest.approx([-3.5, 0.0, 3.5], abs=1e-3)
     assert protocol.field_strength_T == 3.0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Offset (rad/s)",
+        "offset_rad_per_s",
+        "Nr;Offset (rad / s)",
+        "Offset;B1 (rad/s)\n# offsets in rad/s",
+        "# offsets in radians per second",
+        "# rad/s",
+        "# Offsets in rad/s (gamma 267.5e6 rad/s/T, bandwidth 200 Hz)",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*the offsets are read in rad/s")
+def test_offsets_in_radians_are_converted_with_the_field(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "offsets.txt"
+    row = {"N": "1;{}", "O": "{};1"}[header[0]] if ";" in header else "{}"
+    path.write_text("\n".join([header, *(row.format(value) for value in (-2808.9, 0, 2808.9))]))
+    with pytest.raises(ValueError, match="the offsets are in rad/s: give the field strength"):
+        read_offsets(path)
+    assert read_offsets(path, 3.0).tolist() == pytest.approx([-3.5, 0.0, 3.5], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["# gamma 267.5e6 rad/s/T\n3.5", "# gamma_rad_per_s_per_uT = 267.5\n3.5", "Offset;B1 (rad/s)\n3.5;500\n"],
+)
+def test_radians_of_something_else_are_not_the_unit_of_the_offsets(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(content)
+    assert read_offsets(path).tolist() == [3.5]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +283,11 @@ def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_off
         "offsets in Hz / 127.7 = ppm",
         "offset_hz = 127.7 * offset_ppm",
         "offset (ppm), offset (Hz)",
+        "offset (krad/s)",
+        "offset in MHz",
+        "offset [1/s]",
+        "B1 in rad/s",
+        "offset (rad/s) = 2 pi offset (Hz)",
     ],
 )
 def test_a_comment_that_leaves_the_unit_open_is_refused(tmp_path: Path, comment: str) -> None:
