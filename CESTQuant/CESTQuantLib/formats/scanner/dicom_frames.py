@@ -1,17 +1,15 @@
-"""Frames of DICOM files: single images, and those of multi-frame files, arranged as volumes of one voxel grid."""
+"""Frames of DICOM files: single images, and those of multi-frame files, with their place and values."""
 
 from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .dicom_elements import DicomFile, Elements, Tag
-from .scan import FrameGroup, ScannedImages
 
 _POSITION: Tag = (0x0020, 0x0032)
 _ORIENTATION: Tag = (0x0020, 0x0037)
@@ -51,10 +49,6 @@ _MACROS: dict[Tag, Tag] = {
 """Sequence of a multi-frame file that holds an element."""
 _GE_TYPES = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
 """Types of images by the number in GE's private element."""
-_SAME_PLACE_MM = 1e-2
-_LARGEST_SHIFT = 0.1
-"""Largest distance of images that count as one slice, relative to the smallest side of a voxel."""
-_EVEN = 1e-2
 _RESCALING: tuple[tuple[Tag, bytes, bytes], ...] = (
     (_INTERCEPT, b"DS", b"0"),
     (_SLOPE, b"DS", b"1"),
@@ -174,157 +168,8 @@ def _numbers(file: DicomFile, tag: Tag, own: Elements, shared: Elements) -> list
     return file.numbers(tag)
 
 
-def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages:
-    """Arrange frames as volumes, in the order of the acquisition.
-
-    Images at the same place belong to different volumes. Their order is that of the temporal positions, acquisition
-    numbers or echo times where each volume has one of its own, otherwise that of the image numbers.
-
-    Args:
-        frames: Magnitude images of one series, in any order.
-        quantitative: Whether values of different images have to be comparable: the scaling of each image for display,
-            which Philips applies, is then undone.
-
-    Raises:
-        ValueError: The frames do not fill one regular voxel grid; the message says why.
-    """
-    first = frames[0]
-    where = f"'{first.file.path.parent}'"
-    other = next(
-        (
-            f
-            for f in frames
-            if not np.allclose(f.axes, first.axes, atol=1e-3) or not np.allclose(f.spacing, first.spacing, rtol=1e-3)
-        ),
-        None,
-    )
-    if other is not None:
-        raise ValueError(
-            f"'{first.file.path}' and '{other.file.path}' have different orientations or voxel sizes: leave out the "
-            "series that does not belong to the acquisition"
-        )
-    places = _places(frames)
-    stacks = [
-        [frame for frame, k in zip(frames, places, strict=True) if k == place] for place in range(max(places) + 1)
-    ]
-    count = len(stacks[0])
-    if any(len(stack) != count for stack in stacks):
-        raise ValueError(
-            f"{where} is incomplete: its {len(stacks)} slices have {min(map(len, stacks))} to "
-            f"{max(map(len, stacks))} images, because some are missing or belong to another series"
-        )
-    key, told = _order(stacks)
-    stacks = [sorted(stack, key=key) for stack in stacks]
-    array = np.stack([np.stack([stack[m] for stack in _pixels(stacks, quantitative)]) for m in range(count)])
-    groups = (FrameGroup("measurement", told, count),) if count > 1 else ()
-    return ScannedImages(array, _matrix(stacks, where), groups, (*_shifts(stacks, where), *_echo_times(stacks[0])))
-
-
-def images_at_a_place(frames: Sequence[Frame]) -> int:
-    """Return how many images there are of the slice of which there are most, which is the number of volumes."""
-    return int(np.bincount(_places(frames)).max())
-
-
-def _places(frames: Sequence[Frame]) -> np.ndarray:
-    """Numbers of the slices that the frames show, along their normal."""
-    normal = np.cross(*frames[0].axes)
-    return clusters(np.array([frame.position @ normal for frame in frames]), _SAME_PLACE_MM)
-
-
-def clusters(values: np.ndarray, distance: float) -> np.ndarray:
-    """Return the number of the group that every value belongs to; groups are more than a distance apart.
-
-    Args:
-        values: Values (n,).
-        distance: Largest distance of neighbouring values of a group.
-
-    Returns:
-        Numbers (n,) from 0, in the order of the values.
-    """
-    order = np.argsort(values, kind="stable")
-    labels = np.zeros(len(values), int)
-    labels[order[1:]] = np.cumsum(np.diff(values[order]) > distance)
-    return labels
-
-
-def _order(stacks: list[list[Frame]]) -> tuple[Callable[[Frame], tuple[float, ...]], str]:
-    """By what the images of a place are put in order, and its name."""
-
-    def by_temporal(frame: Frame) -> tuple[float, ...]:
-        return (-1.0 if frame.temporal is None else frame.temporal,)
-
-    def by_acquisition(frame: Frame) -> tuple[float, ...]:
-        return (-1.0 if frame.acquisition is None else frame.acquisition,)
-
-    def by_echo_time(frame: Frame) -> tuple[float, ...]:
-        return (-1.0 if frame.echo_time_ms is None else frame.echo_time_ms,)
-
-    for key, name in (
-        (by_temporal, "temporal position"),
-        (by_acquisition, "acquisition number"),
-        (by_echo_time, "echo time"),
-    ):
-        found = [sorted(map(key, stack)) for stack in stacks]
-        if len(set(found[0])) == len(stacks[0]) and all(values == found[0] for values in found):
-            return key, f"in the order of the {name}"
-    return lambda frame: frame.order, "in the order of the image numbers"
-
-
-def _shifts(stacks: list[list[Frame]], where: str) -> tuple[str, ...]:
-    """A sentence where images of a slice lie apart, by less than what an analysis could notice."""
-    first = stacks[0][0]
-    shift = max(float(np.linalg.norm(frame.position - stack[0].position)) for stack in stacks for frame in stack)
-    if shift <= _SAME_PLACE_MM:
-        return ()
-    if shift > _LARGEST_SHIFT * min(*first.spacing, first.thickness):
-        raise ValueError(f"{where} has images of a slice that are shifted against each other by up to {shift:.3g} mm")
-    return (f"images of a slice lie up to {shift:.2g} mm apart and are taken as being at the place of the first one",)
-
-
-def _echo_times(stack: list[Frame]) -> tuple[str, ...]:
-    """The echo times of the volumes, where they differ."""
-    times = [frame.echo_time_ms for frame in stack]
-    if None in times or len(set(times)) == 1:
-        return ()
-    return (f"the echo times in ms are {' '.join(f'{time:g}' for time in times)}",)
-
-
-def _matrix(stacks: list[list[Frame]], where: str) -> np.ndarray:
-    """Matrix (4, 4) from voxel index to LPS."""
-    first = stacks[0][0]
-    normal = np.cross(*first.axes)
-    positions = np.array([stack[0].position for stack in stacks])
-    step = normal * first.thickness
-    if len(stacks) > 1:
-        step = (positions[-1] - positions[0]) / (len(stacks) - 1)
-        even = np.abs(np.diff(positions, axis=0) - step).max() <= _EVEN * np.linalg.norm(step) + _SAME_PLACE_MM
-        if not even or np.linalg.norm(np.cross(step, normal)) > _EVEN * np.linalg.norm(step):
-            raise ValueError(f"{where}: the slices do not have equal distances, or some are missing")
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.stack([first.axes[0] * first.spacing[0], first.axes[1] * first.spacing[1], step], axis=1)
-    matrix[:3, 3] = positions[0]
-    return matrix
-
-
-def _pixels(stacks: list[list[Frame]], quantitative: bool) -> list[list[np.ndarray]]:
-    """Values (row, column) of the frames, slice by slice."""
-    cache: dict[int, np.ndarray] = {}
-
-    def values(frame: Frame) -> np.ndarray:
-        key = id(frame.file)
-        if key not in cache:
-            cache[key] = stored_values(frame.file)
-        slope, intercept = _scale(frame, quantitative)
-        return (cache[key][frame.number] * slope + intercept).astype(np.float32)
-
-    found = [[values(frame) for frame in stack] for stack in stacks]
-    if len({image.shape for stack in found for image in stack}) > 1:
-        raise ValueError(f"'{stacks[0][0].file.path.parent}' has images of several sizes in one series")
-    return found
-
-
-def _scale(frame: Frame, quantitative: bool) -> tuple[float, float]:
-    """Slope and intercept of a frame; Philips' private slope leads from display to measured values."""
+def scale_of(frame: Frame, quantitative: bool) -> tuple[float, float]:
+    """Return slope and intercept of a frame; Philips' private slope leads from display to measured values."""
     per_frame, shared = frame.file.sequence(_PER_FRAME), (frame.file.sequence(_SHARED) or ({},))[0]
     own = per_frame[frame.number] if per_frame else {}
     slope = (_numbers(frame.file, _SLOPE, own, shared) or [1.0])[0]

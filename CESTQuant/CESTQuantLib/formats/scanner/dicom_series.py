@@ -18,8 +18,9 @@ from ..protocol_files import read_offsets, read_protocol
 from ..protocol_json import SAME_MAGNET, protocol_to_dict
 from ..pulseq.field import STRONGEST_T
 from .dicom_elements import DicomFile, first_number, first_text, read_elements
-from .dicom_frames import Frame, arrange, frames_of, images_at_a_place
+from .dicom_frames import Frame, frames_of
 from .dicom_selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels, without_copies
+from .dicom_volumes import arrange, images_at_a_place
 from .repetitions import repeated
 from .saturation import field_of_larmor
 from .scan import Scan
