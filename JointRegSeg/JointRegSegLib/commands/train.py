@@ -131,6 +131,8 @@ def _train(
                 studies=data.studies,
             )
     except (Cancelled, KeyboardInterrupt):
+        if not (folder / LAST).exists():  # interrupted at once, in the first step
+            raise
         if processes.writes:
             print(f"interrupted: '{folder / LAST}' is written; continue with --resume", file=sys.stderr)
         return FAILURE

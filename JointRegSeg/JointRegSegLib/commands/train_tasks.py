@@ -49,7 +49,9 @@ def train_on_cohort(
                 config, options.manifest, folder, resume=resume, processes=processes, progress=progress
             )
     except (Cancelled, KeyboardInterrupt):
-        if processes.writes and (folder / LAST).exists():
+        if not (folder / LAST).exists():  # interrupted at once, in the first step
+            raise
+        if processes.writes:
             print(f"interrupted: '{folder / LAST}' is written; continue with --resume", file=sys.stderr)
         return FAILURE
     if processes.writes:

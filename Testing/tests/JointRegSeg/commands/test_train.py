@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from joint_training_cases import PREPROCESSING, TINY, write_shells
+from task_cohorts import AGE
+from task_cohorts import write_config as write_task_config
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import read_manifest
@@ -104,6 +106,22 @@ def test_a_terminated_command_leaves_a_checkpoint_and_continues(cohort: Path, tm
     write_config(tmp_path, epochs=step // 2 + 2, learning_rate=1e-4)
     assert main([*command[3:], "--resume"]) == 0
     assert load_weights(run / "weights.pt").metadata["training"]["steps"] == 2 * (step // 2 + 2)
+
+
+@pytest.mark.parametrize("kind", ["joint", "single studies"])
+def test_a_command_that_is_interrupted_before_its_first_checkpoint_promises_none_and_leaves_no_folder(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, kind: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("JointRegSegLib.training.loop.train", interrupted)
+    monkeypatch.setattr("JointRegSegLib.multitask.training.train_tasks", interrupted)
+    config = write_config(tmp_path) if kind == "joint" else write_task_config(tmp_path, [AGE])
+    run = tmp_path / "run"
+    assert main(["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == "cancelled, nothing written"
+    assert not run.exists()
 
 
 @pytest.mark.parametrize(
