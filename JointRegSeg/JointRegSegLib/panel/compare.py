@@ -32,6 +32,8 @@ COLUMNS = {
     "change_percent": _("%"),
 }
 """Shown columns of the table of changes and their headings."""
+BOUNDS = {"fixed_ml": "fixed_bound", "moving_ml": "moving_bound"}
+"""Columns that tell for which volumes the images show only the least one."""
 
 
 class ComparePage(Page):
@@ -212,14 +214,17 @@ class ComparePage(Page):
 
         table, widget = self.results().get("changes"), self.ui.changesTable
         columns = table_columns(table) if table else {}
-        rows = len(columns.get("region", ()))
+        # A table of changes beside a map of another module has other columns.
+        rows = len(columns["region"]) if COLUMNS.keys() <= columns.keys() else 0
         widget.visible = rows > 0
         widget.rowCount, widget.columnCount = rows, len(COLUMNS)
         widget.setHorizontalHeaderLabels(list(COLUMNS.values()))
         for column, name in enumerate(COLUMNS):
+            bounds = columns.get(BOUNDS.get(name, ""), [""] * rows)
             for row in range(rows):
                 value = columns[name][row]
-                text = _words(value) if isinstance(value, str) else "" if math.isnan(value) else f"{value:.3g}"
+                number = "" if isinstance(value, str) or math.isnan(value) else f"{value:.3g}"
+                text = _words(value) if isinstance(value, str) else f"≥ {number}" if number and bounds[row] else number
                 widget.setItem(row, column, qt.QTableWidgetItem(text))
 
 

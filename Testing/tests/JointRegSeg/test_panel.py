@@ -185,3 +185,48 @@ def test_volumes_of_one_name_and_an_image_chosen_twice_are_told():
     )
     assert panel.studies.missing() == ["The image 'head T1' is chosen more than once."]
     slicer.mrmlScene.Clear()
+
+
+def changes_beside_a_map(columns):
+    """Show the table of changes with these columns, which lies beside a chosen volume; return the texts of its rows."""
+    import numpy as np
+
+    from NeuroCESTLib.scene import hierarchy
+    from NeuroCESTLib.scene.geometry import Geometry
+    from NeuroCESTLib.scene.tables import add_table
+    from NeuroCESTLib.scene.volumes import add_volume
+
+    grid = Geometry.from_spacing((3, 4, 5), (1.0, 1.0, 1.0))
+    fixed, beside = (add_volume(np.ones(grid.shape, np.float32), grid, name) for name in ("T1", "beside"))
+    hierarchy.put([beside, add_table(columns, "changes")], hierarchy.make_folder("results"))
+    panel = slicer.util.getModuleWidget("JointRegSeg")
+    panel.enter()
+    panel.ui.comparedFixedSelector.setCurrentNode(fixed)
+    panel.ui.comparedWarpedSelector.setCurrentNode(beside)
+    table = panel.ui.changesTable
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def test_volumes_that_the_images_do_not_show_whole_are_at_least_those_in_the_table_of_changes():
+    nothing = float("nan")
+    columns = {
+        "region": ["edema", "whole_tumor", "enhancing_tumor"],
+        "fixed_ml": [10.0, 12.0, nothing],
+        "moving_ml": [4.0, 6.0, 2.0],
+        "change_ml": [nothing, -6.0, nothing],
+        "change_percent": [nothing, -50.0, nothing],
+    }
+    bounds = {"fixed_bound": ["", "", "at least"], "moving_bound": ["at least", "", ""]}
+    assert changes_beside_a_map({**columns, **bounds}) == [
+        ["Oedema", "10", "≥ 4", "", ""],
+        ["Whole tumour", "12", "6", "-6", "-50"],
+        ["Enhancing tumour", "", "2", "", ""],
+    ]
+    assert changes_beside_a_map(columns)[0] == ["Oedema", "10", "4", "", ""]
+    slicer.mrmlScene.Clear()
+
+
+def test_a_map_of_another_module_beside_its_own_table_of_changes_can_be_compared():
+    columns = {"region": ["edema"], "quantity": ["amide"], "first": [1.0], "second": [2.0]}
+    assert changes_beside_a_map(columns) == []
+    slicer.mrmlScene.Clear()
