@@ -73,9 +73,20 @@ class StudiesPage(Page):
             missing.append(_("Choose at least one image of the fixed study."))
         if not moving and not self.parameters.segment:
             missing.append(_("Choose at least one image of the moving study, or switch the segmentation on."))
+        if fixed and not moving and self.parameters.segment and (unused := self._unusedAlone()):
+            text = _(
+                "Choose an image of the moving study, or leave out {names}, of which one study alone makes no use."
+            )
+            missing.append(text.format(names=", ".join(f"'{node.GetName()}'" for node in unused)))
         chosen = [node.GetID() for study in (fixed, moving) for node in study.values()]
         for node in [*fixed.values(), *moving.values()]:
             if chosen.count(node.GetID()) > 1:
                 missing.append(_("The image '{name}' is chosen more than once.").format(name=node.GetName()))
                 break
         return missing
+
+    def _unusedAlone(self):
+        """Return the chosen nodes that a segmentation of the fixed study alone leaves aside."""
+        parameters = self.parameters
+        nodes = [parameters.fixedTumor, parameters.movingTumor, parameters.movingMask, *self.panel.runs.carried()]
+        return list({node.GetID(): node for node in nodes if node}.values())

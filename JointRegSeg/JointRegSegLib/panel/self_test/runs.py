@@ -58,6 +58,18 @@ class RunsTest(SampleTest):
         self.assertIsNotNone(slicer.util.getNode("segmentation"))
         self.assertIsNotNone(slicer.util.getNode("volumes"))
 
+    def test_whatAVisitAloneHasNoUseForIsNotIgnored(self):
+        self.ui.fixedFlairSelector.setCurrentNode(self.studies["fixed"]["flair"])
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.fixedTumorSelector.setCurrentNode(self.studies["fixed"]["tumor"])
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("leave out 'phantom visit 1 tumour'", self.ui.applyButton.toolTip)
+        self.ui.fixedTumorSelector.setCurrentNode(None)
+        self.carry(self.studies["moving"]["t2"])
+        self.assertIn("leave out 'phantom visit 2 T2'", self.ui.applyButton.toolTip)
+        self.ui.movingFlairSelector.setCurrentNode(self.studies["moving"]["flair"])
+        self.assertTrue(self.ui.applyButton.enabled)
+
     def test_networkSegmentsBothVisits(self):
         self.addViews()
         self.chooseInputs()
