@@ -269,7 +269,8 @@ class FollowUpRow:
         change_percent: The change in percent of the volume of the reference visit; None where that is zero.
         low_ml: Lower end of the interval of ``change_ml``; None without intervals.
         high_ml: Upper end of that interval.
-        since_previous_ml: Volume minus that of the visit before, in ml; None for the first visit.
+        since_previous_ml: Volume minus that of the visit before, in ml; None for the first visit, and where the
+            visit before has no such region.
     """
 
     visit: int
@@ -300,6 +301,7 @@ def follow_up(pairs: Mapping[int, JointResult], reference: int) -> tuple[FollowU
         for visit in visits:
             volume = _volume_at(pairs, visit, reference, region)
             if volume is None:
+                previous = None
                 continue
             change = None if visit == reference else _change_of(pairs[visit], region)
             comparable = not volume.at_least if change is None else change.change_ml is not None

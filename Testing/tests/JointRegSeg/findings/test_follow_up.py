@@ -60,6 +60,20 @@ def test_a_visit_that_shows_the_tumor_in_part_has_no_change_and_gives_none_to_th
     ]
 
 
+def test_a_visit_without_the_region_gives_no_change_to_the_next(result: JointResult) -> None:
+    """Only the third segmentation knows the resection cavity of the first again."""
+
+    def without_cavity(of_visits: JointResult) -> JointResult:
+        volumes = tuple(row for row in of_visits.volumes if (row.study, row.region) != ("moving", "resection_cavity"))
+        return replace(of_visits, volumes=volumes)
+
+    rows = follow_up({2: without_cavity(pair(result, 10.0, 0.0)), 3: pair(result, 10.0, 12.0)}, reference=1)
+    found = [
+        (row.visit, row.change_ml, row.since_previous_ml) for row in rows if row.volume.region == "resection_cavity"
+    ]
+    assert found == [(1, 0.0, None), (3, 2.0, None)]
+
+
 def test_without_segmentations_there_are_no_rows(result: JointResult) -> None:
     assert follow_up({2: replace(result, volumes=(), changes=())}, reference=1) == ()
 
