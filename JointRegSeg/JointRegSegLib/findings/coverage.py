@@ -166,7 +166,11 @@ def hidden_on(
 
 
 def coverage_warnings(
-    name: str, shares: Mapping[str, float], coverage: Mapping[str, RegionCoverage], segmented: bool
+    name: str,
+    shares: Mapping[str, float],
+    coverage: Mapping[str, RegionCoverage],
+    segmented: bool,
+    compared: bool = True,
 ) -> list[str]:
     """Return sentences about images that do not show the whole brain, and about regions that are cut off.
 
@@ -175,6 +179,7 @@ def coverage_warnings(
         shares: Share of the brain that each image shows, see `shares_seen`.
         coverage: Coverage by region.
         segmented: Whether the study has a segmentation.
+        compared: Whether there is another visit, and so changes that are left out.
     """
     sentences = [
         f"the {TITLES[modality]} image of the {name} study shows {100 * share:.0f} % of the brain; the rest is unknown "
@@ -186,7 +191,7 @@ def coverage_warnings(
     if segmented and cut:
         sentences.append(
             f"the images of the {name} study may not show all of its {enumerated(cut)}: the volumes are at least those "
-            "given, and changes are left out"
+            f"given{', and changes are left out' if compared else ''}"
         )
     return sentences
 

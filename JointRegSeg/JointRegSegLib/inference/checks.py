@@ -103,7 +103,7 @@ def check_pair(
     for study in (fixed, moving):
         regions, notes = _limits_of_network(study, weights)
         guessed.update(regions)
-        warnings += notes
+        warnings += notes + _guess_warnings(study, regions, "; their changes are left out")
     sides = []
     for number, study in enumerate((fixed, moving)):
         side, notes = _checked_brain(study, coregistered, part(progress, 0.1 + 0.45 * number, 0.55 + 0.45 * number))
@@ -131,20 +131,20 @@ def check_visit(
     """
     progress(0.0, "checking the images")
     study, notes = checked_study(study)
-    _, limits = _limits_of_network(study, weights)
+    regions, limits = _limits_of_network(study, weights)
+    limits += _guess_warnings(study, regions)
     checked, doubts = _checked_brain(study, coregistered, part(progress, 0.1, 1.0))
     return checked, (*notes, *limits, *doubts)
 
 
 def _limits_of_network(study: StudyImages, weights: LoadedWeights | None) -> tuple[tuple[str, ...], list[str]]:
-    """Return the regions that the network can only guess in a study, and warnings."""
+    """Return the regions that the network can only guess in a study, and warnings of modalities that it ignores."""
     if weights is None:
         return (), []
     warnings = _ignored_modalities(study, weights)
     if weights.network.segmentation is None or study.tumor_labels is not None:
         return (), warnings
-    regions = regions_without_modality(study.present)
-    return regions, warnings + _guess_warnings(study, regions)
+    return regions_without_modality(study.present), warnings
 
 
 def _checked_brain(study: StudyImages, coregistered: bool, progress: Progress) -> tuple[CheckedStudy, list[str]]:
@@ -180,13 +180,13 @@ def _ignored_modalities(study: StudyImages, weights: LoadedWeights) -> list[str]
     return [f"the network does not use {', '.join(ignored)} of the {study.name} study"] if ignored else []
 
 
-def _guess_warnings(study: StudyImages, regions: Sequence[str]) -> list[str]:
+def _guess_warnings(study: StudyImages, regions: Sequence[str], consequence: str = "") -> list[str]:
     warnings = []
     for modalities in dict.fromkeys(VISIBLE_IN[region] for region in regions):
         names = [title_of(region).lower() for region in regions if VISIBLE_IN[region] == modalities]
         warnings.append(
             f"the {study.name} study has no {' or '.join(TITLES[m] for m in modalities)}, so the network can only "
-            f"guess its {enumerated(names)}; their changes are left out"
+            f"guess its {enumerated(names)}{consequence}"
         )
     return warnings
 

@@ -113,7 +113,7 @@ def _process(
             *warnings,
             *tiles_note(study.name, grid),
             *native.notes(checked),
-            *coverage_warnings(study.name, shares, coverage, True),
+            *coverage_warnings(study.name, shares, coverage, segmented=True, compared=False),
             *verdict.warning("segmentation"),
         ),
         probabilities=native.probabilities,

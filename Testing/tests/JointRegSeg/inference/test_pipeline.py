@@ -18,7 +18,7 @@ from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference import pipeline
 from JointRegSegLib.inference.pipeline import process_pair
 from JointRegSegLib.inference.settings import InferenceSettings
-from JointRegSegLib.inference.single_study import segment_study
+from JointRegSegLib.inference.single_study import process_study, segment_study
 from JointRegSegLib.inference.uncertainty import entropy
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
@@ -258,3 +258,18 @@ def test_a_single_visit_is_segmented_on_its_own_grid(
     brain = sitk.GetArrayViewFromImage(segmented.fixed_mask) > 0
     alone, in_a_pair = (sitk.GetArrayViewFromImage(image)[brain] for image in (labels, segmented.fixed_labels))
     assert (alone == in_a_pair).mean() > 0.9  # the working grids differ, so the voxels do not agree to the last one
+
+
+def test_a_single_visit_has_no_changes_to_be_left_out(
+    heads: tuple[HeadStudy, HeadStudy], weights: LoadedWeights
+) -> None:
+    """There is no T1ce, and FLAIR ends within the brain."""
+    whole = heads[0].images("given")
+    flair = whole.images["flair"]
+    partial = replace(whole, images={**whole.images, "flair": flair[:, :, flair.GetSize()[2] // 2 :]})
+    told = process_study(partial, weights, QUICK).warnings
+    assert (
+        "the given study has no T1ce, so the network can only guess its necrotic core, enhancing tumour and tumour core"
+    ) in told
+    assert any(text.endswith("the volumes are at least those given") for text in told)
+    assert not any("changes" in text for text in told)
