@@ -20,6 +20,7 @@ from ...compartments.results.statistics import Statistics
 from ...compartments.results.visit import Visit
 from ...methods.registry import quantity_named
 from ..naming import folder_of_run
+from ..results import STATUS
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -81,6 +82,8 @@ def into_scene(analysis: Analysis, folder: str) -> CompartmentsResult:
 def maps_beside(node: Any) -> dict[str, Any]:
     """Return all maps of a run by quantity, given one of them: those in its folder on the same voxel grid.
 
+    A label map, such as a mask, is none of them, except for the status of the fits.
+
     Args:
         node: Volume node of a map.
     """
@@ -88,8 +91,13 @@ def maps_beside(node: Any) -> dict[str, Any]:
     nodes = hierarchy.nodes_in(folder, below=True) if folder else [node]
     geometry = Geometry.of(node)
     images = (each for each in nodes if each.IsA("vtkMRMLScalarVolumeNode") and folder_of_run(each) == folder)
-    maps = [each for each in images if Geometry.of(each).matches(geometry)]
+    maps = [each for each in images if not _is_label_map(each) and Geometry.of(each).matches(geometry)]
     return {each.GetName(): each for each in [*maps, node]}
+
+
+def _is_label_map(node: Any) -> bool:
+    """Tell whether a volume node holds labels other than the status of the fits, and so no quantity."""
+    return bool(node.IsA("vtkMRMLLabelMapVolumeNode")) and node.GetName() != STATUS
 
 
 def file_name(visit: str) -> str:

@@ -8,7 +8,9 @@ import numpy as np
 
 from CESTQuantLib.logic import CESTQuantLogic
 from CESTQuantLib.scene.compartments.inputs import CompartmentVisit
+from CESTQuantLib.scene.compartments.nodes import maps_beside
 from CESTQuantLib.scene.patient_report.material import material_of
+from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
@@ -41,3 +43,12 @@ def test_the_report_shows_no_name_of_a_node(slicer: ModuleType) -> None:
     assert "Doe" not in text
     assert "the spectra of the acquisition of first are on another grid" in text
     assert "the map amide_amplitude of first has no value" in text
+
+
+def test_label_maps_in_the_folder_of_a_run_are_no_quantities(slicer: ModuleType) -> None:
+    """The status of the fits stays with the maps: it says which voxels have no usable estimate."""
+    amide = add_volume(np.ones(GRID.shape), GRID, "amide_amplitude")
+    error = add_volume(np.ones(GRID.shape), GRID, "amide_amplitude_sd")
+    mask, status = (add_volume(np.ones(GRID.shape, np.uint8), GRID, name, label=True) for name in ("mask", "status"))
+    hierarchy.put([amide, error, mask, status], hierarchy.make_folder("maps"))
+    assert maps_beside(amide) == {"amide_amplitude": amide, "amide_amplitude_sd": error, "status": status}
