@@ -45,6 +45,29 @@ def numbered_offsets(offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> 
     return numbers
 
 
+def distinct_counts(offsets_ppm: Tensor, used: Tensor) -> Tensor:
+    """Count the different offsets that every voxel uses, as ``distinct_offsets`` tells them apart.
+
+    Args:
+        offsets_ppm: (measurement,) or (voxel, measurement), in any order.
+        used: (voxel, measurement) bool.
+
+    Returns:
+        (voxel,) int64.
+    """
+    counts = torch.zeros(len(used), dtype=torch.int64, device=used.device)
+    for first in range(0, len(used), CHUNK_VOXELS):
+        some = slice(first, first + CHUNK_VOXELS)
+        offsets = offsets_ppm if offsets_ppm.ndim == 1 else offsets_ppm[some]
+        ascending = torch.where(used[some], offsets, torch.inf).sort(1).values
+        lowest = torch.full_like(ascending[:, 0], -torch.inf)
+        for column in ascending.T:
+            is_new = column.isfinite() & (column - lowest > SAME_OFFSET_PPM)
+            lowest = torch.where(is_new, column, lowest)
+            counts[some] += is_new
+    return counts
+
+
 def sorted_spectra(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
     """Sort spectra by offset and average repeated offsets.
 

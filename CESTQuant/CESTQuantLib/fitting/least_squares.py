@@ -43,6 +43,7 @@ def levenberg_marquardt(
     prior_mean: Tensor | None = None,
     prior_sd: Tensor | None = None,
     noise_sd: float | Tensor | None = None,
+    different: Tensor | None = None,
     max_iterations: int = 60,
     tolerance: float | None = None,
     start_damping: float = 0.1,
@@ -68,6 +69,9 @@ def levenberg_marquardt(
             and the scale of the standard errors. Without it, a first fit without priors estimates it in each voxel if
             there are priors (a voxel without more measurements than parameters takes the median of the others), and the
             standard errors follow from the residual if there are none.
+        different: (voxel,) number of valid measurements without the repeats among them, which determine no further
+            parameter; by default none counts as a repeat. A voxel with fewer of them than free parameters, those whose
+            bounds differ, is not fitted.
         max_iterations: Limit for each voxel.
         tolerance: Relative change of the residual sum of squares that counts as converged; 1e-8 by default in float64
             and 1e-5 in float32.
@@ -106,6 +110,7 @@ def levenberg_marquardt(
         valid=valid,
         prior=prior,
         noise_sd=noise_sd,
+        different=different,
     )
     if tolerance is None:
         tolerance = 1e-8 if data.dtype == torch.float64 else 1e-5
@@ -151,8 +156,9 @@ def _with_estimated_noise(
 ) -> LeastSquaresProblem:
     """Add the noise of every voxel to a problem with priors, and better starts, both from a fit without priors."""
     free = _fit(replace(problem, prior=None), settings, chunk_voxels, threads, False, silent)
-    points = problem.valid_counts(torch.arange(len(problem.data), device=problem.data.device))
-    degrees = points - problem.parameter_count
+    index = torch.arange(len(problem.data), device=problem.data.device)
+    points = problem.valid_counts(index)
+    degrees = points - problem.free_counts(index)
     noise_sd = free.rmse * (points / degrees.clamp_min(1)).sqrt()
     noise_sd = torch.where(degrees > 0, noise_sd, noise_sd[degrees > 0].nanmedian())
     start = torch.where(free.parameters.isfinite(), free.parameters, problem.start)

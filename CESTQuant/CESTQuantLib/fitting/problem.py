@@ -43,6 +43,8 @@ class LeastSquaresProblem:
         valid: (voxel, m) bool, false for measurements to leave out; None to use all.
         prior: Gaussian priors of the parameters, which need ``noise_sd``; None for none.
         noise_sd: (voxel,) standard deviation of a measurement; None to estimate it from the residual.
+        different: (voxel,) number of valid measurements without the repeats among them, which determine no further
+            parameter; None where none are repeated.
 
     Raises:
         ValueError: Shapes do not fit together, or a lower bound lies above its upper bound.
@@ -57,6 +59,7 @@ class LeastSquaresProblem:
     valid: Tensor | None = None
     prior: GaussianPrior | None = None
     noise_sd: Tensor | None = None
+    different: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 2 or not self.data.is_floating_point():
@@ -75,6 +78,8 @@ class LeastSquaresProblem:
         for argument in self.arguments:
             if argument.shape[:1] != self.data.shape[:1]:
                 raise ValueError(f"an argument is {tuple(argument.shape)} but the data have {voxels} voxels")
+        if self.different is not None and self.different.shape != self.data.shape[:1]:
+            raise ValueError(f"different is {tuple(self.different.shape)} but the data have {voxels} voxels")
 
     @property
     def parameter_count(self) -> int:
@@ -86,6 +91,14 @@ class LeastSquaresProblem:
         if self.valid is None:
             return torch.full_like(self.data[index, 0], self.data.shape[1])
         return self.valid[index].sum(1).to(self.data)
+
+    def determining_counts(self, index: Tensor) -> Tensor:
+        """Count the valid measurements of the voxels ``index`` (n,) without repeats; returns (n,)."""
+        return self.valid_counts(index) if self.different is None else self.different[index].to(self.data)
+
+    def free_counts(self, index: Tensor) -> Tensor:
+        """Count the parameters of the voxels ``index`` (n,) that equal bounds do not fix; returns (n,)."""
+        return (self.lower < self.upper).sum(-1).expand(len(self.data))[index]
 
     def used_data(self, chunk: slice) -> Tensor:
         """Return the data (voxel, m) of a chunk of voxels with zeros where they are not valid."""

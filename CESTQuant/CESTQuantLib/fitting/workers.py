@@ -114,13 +114,14 @@ class _Worker:
 
     def _start(self, chunk: slice) -> ActiveSet | None:
         """Start the fit of a chunk's usable voxels and enter the status of the others; None without usable voxels."""
-        problem, status, count = self.problem, self.result.status[chunk], self.problem.parameter_count
+        problem, status = self.problem, self.result.status[chunk]
         data = problem.used_data(chunk)
         columns = data.T.contiguous()  # reductions along the voxel axis are several times faster
         usable = ((columns * 0).sum(0) == 0) & (columns.abs().amax(0) != 0)
         for argument in problem.arguments:
             usable &= argument[chunk].isfinite().reshape(len(data), -1).all(1)
-        points = problem.valid_counts(torch.arange(chunk.start, chunk.stop, device=data.device))
+        index = torch.arange(chunk.start, chunk.stop, device=data.device)
+        points, count = problem.determining_counts(index), problem.free_counts(index)
         if problem.prior is not None:  # a prior counts as a measurement
             priors = problem.prior.sd.isfinite().sum(-1)
             points = points + (priors[chunk] if priors.ndim else priors)

@@ -91,7 +91,7 @@ def require_result(study: Study, result: Quantification) -> None:
 
     reasons = {
         Status.INVALID_DATA: "with unusable signal, M0 or maps",
-        Status.NOT_ENOUGH_POINTS: "with too few measurements",
+        Status.NOT_ENOUGH_POINTS: "with too few different measurements",
         Status.FAILED: "where the method gives no value",
     }
     counts = {reason: int((result.status == status).sum()) for status, reason in reasons.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
-from ..fitting.interpolation import distinct_offsets
+from ..fitting.interpolation import distinct_counts, distinct_offsets
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..fitting.problem import LeastSquaresProblem
 from ..fitting.spatial.neighbors import Neighbors
@@ -126,7 +126,8 @@ def fit_lorentzian(
         z: (voxel, offset) normalised signal, float32 or float64.
         offsets_ppm: (offset,), or (voxel, offset) where they differ between voxels (B0-corrected).
         model: Lines with start values and bounds.
-        valid: (voxel, offset) bool; other measurements are left out.
+        valid: (voxel, offset) bool; other measurements are left out. A voxel that is left with fewer different offsets
+            than the lines have free values is not fitted.
         start_from_mean: Whether to fit the mean spectrum first and start every voxel from there, which takes fewer
             iterations and leads all voxels to the same local minimum.
         tolerance: As in ``levenberg_marquardt``.
@@ -162,6 +163,9 @@ def fit_lorentzian(
     progress = progress or silent
     predict = predict_at_common_offsets if common else model.predict
     arguments = () if common else (offsets_ppm,)
+    different = None
+    if valid is not None or not common:
+        different = distinct_counts(offsets_ppm, torch.ones_like(z, dtype=torch.bool) if valid is None else valid)
     result = levenberg_marquardt(
         predict,
         z,
@@ -170,6 +174,7 @@ def fit_lorentzian(
         upper,
         arguments=arguments,
         valid=valid,
+        different=different,
         start_damping=damping,
         correlation=correlation,
         threads=threads,

@@ -186,6 +186,7 @@ def _of_voxels(problem: LeastSquaresProblem, index: Tensor, noise: float) -> Lea
         valid=None if problem.valid is None else problem.valid[index],
         prior=None if prior is None else GaussianPrior(chosen(prior.mean), chosen(prior.sd)),
         noise_sd=torch.full_like(problem.data[index][:, 0], noise),
+        different=None if problem.different is None else problem.different[index],
     )
 
 

@@ -166,6 +166,19 @@ def test_unusable_voxels_are_flagged_and_have_no_values():
     assert fit.rmse[~fit.fitted].isnan().all()
 
 
+def test_a_voxel_needs_as_many_different_measurements_as_free_parameters():
+    data, truth, background = simulated(3, noise=0.0)
+    valid = torch.zeros_like(data, dtype=torch.bool)
+    valid[:, :2] = True
+    settings = {"arguments": (background,), "valid": valid}
+    repeats = levenberg_marquardt(decay_with_jacobian, data, **LIMITS, **settings, different=torch.tensor([2, 2, 1]))
+    assert repeats.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.NOT_ENOUGH_POINTS]
+    valid[:, 0] = False
+    lower, upper = truth * torch.tensor([1.0, 0.5]), truth * torch.tensor([1.0, 2.0])  # the amplitude is fixed
+    rate = levenberg_marquardt(decay_with_jacobian, data, 0.7 * truth, lower, upper, **settings)
+    torch.testing.assert_close(rate.parameters, truth, rtol=1e-4, atol=0)
+
+
 def test_left_out_measurements_have_no_influence():
     data, _, background = simulated(40)
     valid = torch.ones_like(data, dtype=torch.bool)

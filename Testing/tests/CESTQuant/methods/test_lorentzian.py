@@ -7,10 +7,14 @@ import math
 import pytest
 import torch
 
+from CESTQuantLib.fitting.marquardt import Status
+from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.physics.events import Event, EventPulse, Events, Play, Sample, Wait
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
+from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 OFFSETS = torch.linspace(-10, 10, 61, dtype=torch.float64)
@@ -76,3 +80,37 @@ def test_fewer_different_offsets_than_free_values_are_refused_however_often_they
     study = ZSpectra(torch.full((2, len(offsets)), 0.8).double(), Protocol(3.0, offsets, 1.0, 2.0))
     with pytest.raises(ValueError, match=r"6 different offsets do not determine the 10 free values .* describe fewer"):
         quantify(study, method)
+
+
+def water_line(offsets: torch.Tensor, position_ppm: torch.Tensor) -> torch.Tensor:
+    return 0.95 - 0.8 / (1 + (2 * (offsets - position_ppm[:, None]) / 2.5) ** 2)
+
+
+@pytest.mark.parametrize("lines", [LorentzianModel.preset("lorentzian_3T"), TwoStepModel.preset()])
+def test_a_voxel_that_a_b0_shift_leaves_with_too_few_different_offsets_is_not_fitted(
+    lines: LorentzianModel | TwoStepModel,
+) -> None:
+    """Three passes over what was left of the list counted three times and gave a fit that nothing determined."""
+    once = torch.tensor([-12.0, -10.0, -9.0, -3.5, -1.0, 0.0, 1.0, 3.5, 10.0, 12.0], dtype=torch.float64)
+    offsets, shift = once.repeat(3), torch.tensor([0.0, 3.5], dtype=torch.float64)
+    z = water_line(offsets, shift)
+    study = ZSpectra(z, Protocol(3.0, offsets, 1.0, 2.0), b0_shift_ppm=shift)
+    found = quantify(study, "lorentzian", Settings(lorentzian=lines))
+    assert found.status[0] not in (Status.NOT_ENOUGH_POINTS, Status.INVALID_DATA)
+    assert found.status[1] == Status.NOT_ENOUGH_POINTS
+    assert found.quantities["amide_amplitude"].isnan().tolist() == [False, True]
+
+
+def test_values_that_are_fixed_need_no_offsets_of_their_own() -> None:
+    """Offsets for the free values alone ended with the advice to check the maps, the mask and the protocol."""
+    offsets = torch.tensor([-4.0, -1.5, -0.5, 0.5, 1.5, 4.0], dtype=torch.float64)
+    description = {
+        "baseline": [0.95, 0.95, 0.95],
+        "pools": [
+            {"name": "water", "amplitude": [0, 0.5, 1], "width_ppm": [0.5, 2, 5], "position_ppm": [-1, 0, 1]},
+            {"name": "amide", "amplitude": [0, 0.01, 0.3], "width_ppm": [2, 2, 2], "position_ppm": [3.5, 3.5, 3.5]},
+        ],
+    }
+    study = ZSpectra(water_line(offsets, torch.zeros(1)), Protocol(3.0, offsets, 1.0, 2.0))
+    found = quantify(study, "lorentzian", Settings(lorentzian=LorentzianModel.from_dict(description)))
+    assert float(found.quantities["water_width_ppm"]) == pytest.approx(2.5, abs=1e-3)
