@@ -16,6 +16,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
+from ..fitting.interpolation import distinct_offsets
 from ..fitting.least_squares import Status, levenberg_marquardt
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 from .reference import FAR_OFF_RESONANCE_PPM
@@ -40,6 +41,8 @@ CLEARLY_BETTER = 12.0
 """Difference of the sums of squares, in units of the noise variance, by which a solution must be the best."""
 WORST_RMSE, LEAST_EXPLAINED = 3.0, 0.9
 """Largest residual in units of the volume's median, and smallest explained share of the variance, of a good fit."""
+FITTED_VALUES = 4
+"""B1, B0 shift, c and d, which need as many different offsets."""
 NEGLIGIBLE_RMSE = 0.01
 """Residuals below this, in units of M0, are never poor."""
 
@@ -195,13 +198,19 @@ def wasabi(
         Field maps with standard errors.
 
     Raises:
-        ValueError: The numbers of offsets and measurements differ, or all offsets are the same.
+        ValueError: The numbers of offsets and measurements differ, or there are fewer than four different offsets.
     """
     if offsets_ppm.shape != z.shape[1:]:
         raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
     limits = limits or FieldLimits()
     offsets = offsets_ppm.to(z)
     b0_limits, b1_limits = limits.of_b0(offsets), limits.b1_relative
+    different = len(distinct_offsets(offsets))
+    if different < FITTED_VALUES:
+        raise InputError(
+            "protocol",
+            f"WASABI needs at least {FITTED_VALUES} different offsets, but there are {different}: acquire more of them",
+        )
     wider_b0 = _widened(b0_limits)
     wider_b1 = (b1_limits[0] * (1 - MARGIN), b1_limits[1] * (1 + MARGIN / 2))
     b1_uT = (pulse.b1_uT * wider_b1[0], pulse.b1_uT * wider_b1[1])

@@ -27,6 +27,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ...fitting.interpolation import distinct_counts
 from ...fitting.least_squares import FitResult, Model, Status, levenberg_marquardt
 from ...physics.r1rho.exchange import EffectiveField
 from ..lorentzian_model import Range
@@ -112,14 +113,16 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
         progress: As in ``levenberg_marquardt``.
 
     Raises:
-        ValueError: Fewer offsets lie beside the peak than the background has coefficients, or fewer than three on it.
+        ValueError: No more different offsets lie beside the peak than the background has coefficients, or fewer than
+            three on it.
     """
     z, distance = z.double(), saturation.distance_ppm.double()
     inside = (distance >= peak.window_ppm[0]) & (distance <= peak.window_ppm[1])
     on_peak = inside & (distance >= peak.peak_ppm[0]) & (distance <= peak.peak_ppm[1])
     beside = inside & ~on_peak
     basis = _Basis(saturation, peak, model)
-    _require_offsets(beside, on_peak, peak, basis.count)
+    different_beside = distinct_counts(distance, beside)
+    _require_offsets(different_beside, distinct_counts(distance, on_peak), peak, basis.count)
     usable = z.isfinite().all(1, keepdim=True)
     block = saturation.block()
 
@@ -146,6 +149,7 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
         -lowest,
         arguments=beside_peak,
         valid=beside | ~usable,
+        different=different_beside,
         correlation=False,
         progress=part(progress, 0.0, 0.5),
     )
@@ -158,6 +162,7 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
         *(torch.tensor([getattr(each, end) for each in ranges]) for end in ("start", "lower", "upper")),
         arguments=over_background,
         valid=inside | ~usable,
+        different=distinct_counts(distance, inside),
         correlation=False,
         progress=part(progress, 0.5, 1.0),
     )
@@ -234,13 +239,14 @@ def _line(parameters: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _require_offsets(beside: Tensor, on_peak: Tensor, peak: Peak, coefficients: int) -> None:
-    most_beside, most_on = int(beside.sum(1).max()), int(on_peak.sum(1).max())
+    """Check the numbers (voxel,) of different offsets beside the peak and on it; repeats determine none."""
+    most_beside, most_on = int(beside.max()), int(on_peak.max())
     if most_beside <= coefficients or most_on < 3:
         low, high = peak.window_ppm
         raise InputError(
             "protocol",
-            f"PLOF of '{peak.name}' needs at least {coefficients + 1} offsets beside the peak and 3 on it, between "
-            f"{low:g} and {high:g} ppm from water, but there are {most_beside} and {most_on}",
+            f"PLOF of '{peak.name}' needs at least {coefficients + 1} different offsets beside the peak and 3 on it, "
+            f"between {low:g} and {high:g} ppm from water, but there are {most_beside} and {most_on}",
         )
 
 

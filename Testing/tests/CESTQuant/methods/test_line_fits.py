@@ -185,8 +185,10 @@ def test_the_decay_is_smooth_where_a_background_passes_through_zero() -> None:
 
 def test_plof_without_enough_offsets_and_for_pulse_trains_is_refused() -> None:
     few = spectra(b0_shift_ppm=torch.zeros(1).double()).select(torch.arange(0, 81, 4))
-    with pytest.raises(ValueError, match="needs at least 5 offsets beside the peak and 3 on it"):
+    with pytest.raises(ValueError, match="needs at least 5 different offsets beside the peak and 3 on it"):
         quantify(few, "plof")
+    with pytest.raises(ValueError, match=r"needs at least 5 .* there are 4 and 2"):
+        quantify(few.select(torch.arange(21).repeat(3)), "plof")
     train = Protocol(3.0, OFFSETS, 0.8, 1.0, pulses=PulseTrain(10, 0.05, 0.05, PulseShape.named("block")))
     with pytest.raises(ValueError, match="holds for continuous-wave saturation, but the protocol has pulse trains"):
         quantify(ZSpectra(spectra().signal, train, t1_s=torch.ones(1)), "plof")

@@ -223,6 +223,18 @@ def test_wasabi_estimates_at_given_limits_are_at_bounds_and_noise_is_no_fit():
         FieldLimits((1.0, -1.0))
 
 
+def test_repeats_do_not_add_offsets_to_wasabi():
+    """Three offsets, four times each, gave maps of values that nothing determined, without the reason."""
+    offsets = torch.tensor([-1.0, 0.0, 1.0, 1.5], dtype=torch.float64).repeat(4)
+    truth = torch.tensor([[3.7, 0.1, 0.95, 1.7]], dtype=torch.float64).T
+    z = PULSE.predict(truth, offsets.unsqueeze(1))[0].T + 0.01 * randn(1, 16)
+    assert wasabi(z, offsets, PULSE).b1_relative.isfinite().all()
+    few = offsets < 1.5
+    rounded = offsets[few] + 1e-4 * rand(12)
+    with pytest.raises(ValueError, match="WASABI needs at least 4 different offsets, but there are 3"):
+        wasabi(z[:, few], rounded, PULSE)
+
+
 def test_wasabi_works_at_seven_tesla_and_flags_empty_voxels():
     pulse = WasabiPulse(b1_uT=3.7, duration_s=0.005, field_strength_T=7.0)
     offsets = torch.linspace(-1.5, 1.5, 41, dtype=torch.float64)
