@@ -7,11 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 Tag = tuple[int, int]
 Values = Mapping[Tag, tuple[str, object]]
 _LONG = ("OB", "OW", "SQ", "UN", "UT")
 _NUMBERS = {"US": "H", "UL": "I", "FD": "d", "FL": "f", "SS": "h"}
+
+SIGNAL = np.random.default_rng(5).integers(1, 1000, (4, 3, 6, 5)).astype(np.float32)
+"""Values of a series: measurement, slice, row, column."""
+OFFSETS = [-300.0, -3.5, 0.0, 3.5]
+"""Offsets of the measurements in ppm."""
 
 
 def _content(kind: str, value: object) -> bytes:
@@ -123,3 +129,25 @@ def write_enhanced(
     }
     functional: Values = {(0x5200, 0x9229): ("SQ", [shared]), (0x5200, 0x9230): ("SQ", items)}
     return write_dicom(path, {**series(), **functional, **(more or {})}, np.stack(frames))
+
+
+def write_compressed(path: Path, pixels: np.ndarray, more: dict[str, str]) -> Path:
+    """Write one image (row, column) as GDCM does: compressed pixels, and no sequences."""
+    image = sitk.GetImageFromArray(pixels[None])
+    tags = {"0008|0060": "MR", "0020|000e": "1.2.3", "0020|0032": "1\\2\\3", "0020|0037": "1\\0\\0\\0\\1\\0"}
+    for tag, value in {**tags, **more}.items():
+        image.SetMetaData(tag, value)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG2000")
+    writer.Execute(image)
+    return path
+
+
+def write_offsets(folder: Path, name: str = "offsets.txt") -> Path:
+    """Write the offsets as a list beside the images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("\n".join(f"{offset:g}" for offset in OFFSETS))
+    return folder / name

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .dicom_series import choose_series, has_dicom, read_series, series_in
+from .dicom.series import choose_series, has_dicom, read_series, series_in
 from .scan import Scan
 from .sidecar import sidecar_of
 from .study import choose_scan, read_scan, scan_folders

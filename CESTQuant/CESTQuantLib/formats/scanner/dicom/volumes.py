@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .dicom_frames import Frame, scale_of, stored_values
-from .scan import FrameGroup, ScannedImages
+from ..scan import FrameGroup, ScannedImages
+from .frames import Frame, scale_of, stored_values
 
 _SAME_PLACE_MM = 1e-2
 _LARGEST_SHIFT = 0.1

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .dicom_elements import DicomFile
-from .dicom_frames import Frame, stored_values
-from .dicom_volumes import clusters, images_at_a_place
+from .elements import DicomFile
+from .frames import Frame, stored_values
+from .volumes import clusters, images_at_a_place
 
 _UID = (0x0008, 0x0018)
 _DISTINCTIVE = ((0x0020, 0x0012), (0x0020, 0x0013), (0x0020, 0x0032))

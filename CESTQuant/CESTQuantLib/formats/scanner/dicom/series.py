@@ -14,17 +14,17 @@ import numpy as np
 
 from NeuroCESTLib.core.headers.dicom import is_dicom
 
-from ..protocol_files import read_offsets, read_protocol
-from ..protocol_json import SAME_MAGNET, protocol_to_dict
-from ..pulseq.field import STRONGEST_T
-from .dicom_elements import DicomFile, first_number, first_text, read_elements
-from .dicom_frames import Frame, frames_of
-from .dicom_selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels, without_copies
-from .dicom_volumes import arrange, images_at_a_place
-from .repetitions import repeated
-from .saturation import field_of_larmor
-from .scan import Scan
+from ...protocol_files import read_offsets, read_protocol
+from ...protocol_json import SAME_MAGNET, protocol_to_dict
+from ...pulseq.field import STRONGEST_T
+from ..repetitions import repeated
+from ..saturation import field_of_larmor
+from ..scan import Scan
+from .elements import DicomFile, first_number, first_text, read_elements
+from .frames import Frame, frames_of
+from .selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels, without_copies
 from .siemens import measurement_protocol, wip_offsets
+from .volumes import arrange, images_at_a_place
 
 _SERIES, _NUMBER = (0x0020, 0x000E), (0x0020, 0x0011)
 _NAMES = ((0x0008, 0x103E), (0x0018, 0x1030))

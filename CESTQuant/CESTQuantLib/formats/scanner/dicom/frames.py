@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .dicom_elements import DicomFile, Elements, Tag
+from .elements import DicomFile, Elements, Tag
 
 _POSITION: Tag = (0x0020, 0x0032)
 _ORIENTATION: Tag = (0x0020, 0x0037)
