@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .dicom.series import choose_series, has_dicom, read_series, series_in
+from .dicom.read import read_series
+from .dicom.series import choose_series, has_dicom, series_in
 from .scan import Scan
 from .sidecar import sidecar_of
 from .study import choose_scan, read_scan, scan_folders
