@@ -67,12 +67,16 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     """Fit the lines to the spectrum of one power, with the water moved to 0 ppm where there is a B0 map."""
     from ..preprocessing.fields import centered_on_water
     from ..preprocessing.powers import at_one_power, b1_warnings
+    from ..preprocessing.repeats import centering_warnings
     from ..tissue.lorentzian import fit_lorentzian, with_noise_of_m0
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
     model = chosen_lines(settings)
     warnings = b1_warnings(spectra, settings.power_uT)
-    used = centered_on_water(at_one_power(spectra, settings.power_uT))
+    at_power = at_one_power(spectra, settings.power_uT)
+    if settings.noise_sd is None:
+        warnings += centering_warnings(at_power)
+    used = centered_on_water(at_power)
     offsets = used.protocol.offsets_ppm.float()
     signal = used.signal.float()
     if isinstance(model, TwoStepModel):

@@ -56,7 +56,7 @@ def centered_on_water(spectra: ZSpectra) -> ZSpectra:
     Returns:
         Spectra with the water at 0 ppm. Offsets that the shift moves out of the acquired range, or onto a water line
         that was not acquired, are NaN and no longer valid. Voxels that were acquired with NaN are NaN throughout, for
-        the fit to refuse.
+        the fit to refuse. They count as smoothed, because the interpolation takes the mean of repeats.
     """
     shift = spectra.b0_shift_ppm
     if shift is None:
@@ -65,7 +65,7 @@ def centered_on_water(spectra: ZSpectra) -> ZSpectra:
     signal = shift_spectra(spectra.signal, spectra.protocol.offsets_ppm, shift)
     signal = torch.where(complete, signal, torch.nan)
     valid = torch.isfinite(signal) | ~complete
-    return replace(spectra, signal=signal, valid=valid, b0_shift_ppm=torch.zeros_like(shift))
+    return replace(spectra, signal=signal, valid=valid, b0_shift_ppm=torch.zeros_like(shift), smoothed=True)
 
 
 def shows_water(offsets_ppm: Tensor) -> bool:

@@ -87,6 +87,21 @@ def test_the_reduced_chi_square_is_about_1_in_dim_and_bright_voxels() -> None:
         assert float(voxels.median()) == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.parametrize(("rounding_ppm", "shift_ppm"), [(0.0, 0.1), (1e-3, 0.0)])
+def test_repeats_that_a_b0_map_has_averaged_do_not_tell_the_noise(rounding_ppm: float, shift_ppm: float) -> None:
+    """Offsets that differed by their rounding told a noise of almost zero, and equal ones told none, without a word."""
+    spectra, settings = shaded(200), Settings(lorentzian=water())
+    offsets = spectra.protocol.offsets_ppm + rounding_ppm * (torch.arange(42) >= 21)
+    shift = torch.full((200,), shift_ppm).double()
+    mapped = replace(spectra, protocol=replace(spectra.protocol, offsets_ppm=offsets), b0_shift_ppm=shift)
+    found = quantify(mapped, "lorentzian", settings)
+    assert "chi2_reduced" not in found.quantities
+    assert [warning for warning in found.warnings if "chi2_reduced is not given, because" in warning]
+    given = quantify(mapped, "lorentzian", replace(settings, noise_sd=0.01))
+    assert "chi2_reduced" in given.quantities
+    assert not [warning for warning in given.warnings if "not given" in warning]
+
+
 def test_standard_errors_of_a_contrast_hold_in_dim_and_bright_voxels() -> None:
     spectra = replace(shaded(), b0_shift_ppm=torch.zeros(3000).double())
     found = quantify(spectra, "mtrasym").quantities
