@@ -11,7 +11,7 @@ import numpy as np
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .anatomy.alignment import align, anatomy_on_maps, require_same_side
-from .anatomy.cut_off import is_cut_off, touches_border
+from .anatomy.cut_off import LEAST_ML, is_cut_off, touches_border
 from .anatomy.regions import RegionMasks, regions_of
 from .anatomy.segment_names import CAVITY, compartments_and_segments
 from .change import changes_between
@@ -131,7 +131,7 @@ def _between(
         return replace(found, warnings=tuple(notes))
     grown = transitions_of(*masks, transform)
     if grown is not None:
-        transitions, labels, kept, grid, jacobian = grown
+        transitions, labels, kept, grid, jacobian, left_out_ml = grown
         found = replace(
             found,
             transitions=transitions,
@@ -140,6 +140,11 @@ def _between(
             transition_grid=grid,
             jacobian=jacobian,
         )
+        if left_out_ml >= LEAST_ML:
+            notes.append(
+                f"one of the visits does not show the place of {left_out_ml:.2f} ml of tumour of the other, which are "
+                "left out of the transitions"
+            )
         folded = [entry.region for entry in jacobian if entry.folded > 0]
         if folded:
             notes.append(f"the deformation folds in: {', '.join(folded)}")
@@ -182,8 +187,8 @@ def _response(
         count = len(new)
         if beyond:
             notes.append(
-                f"measurable lesions of {second.name} lie beyond the segmentation of {first.name}, so that nothing "
-                f"tells whether they are new: {len(beyond)}"
+                f"measurable lesions of {second.name} lie beyond the segmentation or the anatomy of {first.name}, so "
+                f"that nothing tells whether they are new: {len(beyond)}"
             )
     enhancing = [visit.region("enhancing_tumor") for visit in visits]
     at_least = [region is not None and region.at_least for region in enhancing]

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from NeuroCESTLib.core.messages.input_errors import InputError
 
 from .anatomy.alignment import local_correlation
+from .anatomy.cut_off import shown_at
 from .anatomy.regions import RegionMasks
 from .anatomy.structure import depth_mm, head_of
 from .grid import Grid
@@ -118,8 +119,10 @@ def _correlation(one: Image, two: Image, transform: sitk.Transform) -> float:
 
 def transitions_of(
     first: RegionMasks, second: RegionMasks, transform: sitk.Transform
-) -> tuple[tuple[Transition, ...], np.ndarray, np.ndarray, Grid, tuple[JacobianOfRegion, ...]] | None:
+) -> tuple[tuple[Transition, ...], np.ndarray, np.ndarray, Grid, tuple[JacobianOfRegion, ...], float] | None:
     """Find which tissue changed its compartment, and how tissue grew.
+
+    Tumour of one visit where the other one shows nothing is left out, because nothing tells what it is there.
 
     Args:
         first: Compartments of the first visit.
@@ -129,7 +132,7 @@ def transitions_of(
     Returns:
         Volumes by both compartments, the largest first; labels (K, J, I), uint8, index + 1 into them and 0 where the
         compartment is the same or there is none; the voxels (K, J, I), bool, that kept their compartment; the grid of
-        both; and the Jacobian in the compartments of the first visit.
+        both; the Jacobian in the compartments of the first visit; and the volume in ml that is left out.
         None where a visit has no compartments.
     """
     if first.grid is None or second.grid is None or not first.compartments or not second.compartments:
@@ -137,9 +140,14 @@ def transitions_of(
     grid = _box_of_both(first, second, transform)
     if grid is None:
         return None
-    points = grid.points()
+    points, moved = grid.points(), moved_points(grid, transform)
     before, names_before = _codes(first, points)
-    after, names_after = _codes(second, moved_points(grid, transform))
+    after, names_after = _codes(second, moved)
+    jacobian = _jacobian(grid, transform, before, names_before)
+    # What was drawn where an image shows nothing is known all the same.
+    unseen = ((before == 0) & ~shown_at(points, first)) | ((after == 0) & ~shown_at(moved, second))
+    left_out_ml = float((unseen & ((before > 0) | (after > 0))).sum()) * grid.voxel_ml
+    before[unseen] = after[unseen] = 0
     pairs, counts = np.unique(np.stack([before, after], axis=1), axis=0, return_counts=True)
     listed = sorted(
         (
@@ -155,8 +163,8 @@ def transitions_of(
             labels[(before == a) & (after == b)] = number
         else:
             kept |= (before == a) & (after == b)
-    jacobian = _jacobian(grid, transform, before, names_before)
-    return tuple(entry[0] for entry in listed), labels.reshape(grid.shape), kept.reshape(grid.shape), grid, jacobian
+    transitions = tuple(entry[0] for entry in listed)
+    return transitions, labels.reshape(grid.shape), kept.reshape(grid.shape), grid, jacobian, left_out_ml
 
 
 def followed_lesions(
@@ -165,7 +173,8 @@ def followed_lesions(
     """Follow the enhancing lesions of the second visit back to the first.
 
     A lesion was there before if a quarter of it lies within 2 mm of a lesion of the first visit, or a quarter of such
-    a lesion within 2 mm of it.
+    a lesion within 2 mm of it. One that was not is new only if the first visit shows more than three quarters of its
+    place.
 
     Args:
         first: Compartments of the first visit, with an enhancing tumour, which may be empty.
@@ -174,8 +183,8 @@ def followed_lesions(
 
     Returns:
         Pairs of the numbers of a lesion of the first visit and of what it is at the second, and the numbers of the
-        lesions that are new, and of those that lie beyond the first visit's segmentation; they count from 1 in the
-        order of :func:`lesions_of`.
+        lesions that are new, and of those that lie beyond the first visit's segmentation or where its images show
+        nothing; they count from 1 in the order of :func:`lesions_of`.
     """
     assert first.grid is not None
     assert second.grid is not None
@@ -188,13 +197,14 @@ def followed_lesions(
     if box is None:
         return set(), set(), numbers
     grid = _finer(box, _LINK_MM)
-    before = nearest(before, first.grid.indices(grid.points())).reshape(grid.shape)
+    points = grid.points()
+    before = nearest(before, first.grid.indices(points)).reshape(grid.shape)
     after = nearest(after, second.grid.indices(moved_points(grid, transform))).reshape(grid.shape)
-    seen = set(np.unique(after[after > 0]).tolist())
+    shown = (before > 0) | shown_at(points, first).reshape(grid.shape)
     beside_any = depth_mm(before > 0, grid) >= -_LINK_MM
     around = {int(n): depth_mm(before == n, grid) >= -_LINK_MM for n in np.unique(before[before > 0])}
     pairs, new = set(), set()
-    for number in seen:
+    for number in np.unique(after[after > 0]).tolist():
         lesion = after == number
         beside = depth_mm(lesion, grid) >= -_LINK_MM
         shares = {n: max(float(near[lesion].mean()), float(beside[before == n].mean())) for n, near in around.items()}
@@ -202,9 +212,9 @@ def followed_lesions(
         if not linked and beside_any[lesion].mean() >= _LINKED_SHARE:
             linked = {max(shares, key=lambda n: shares[n])}
         pairs |= {(n, number) for n in linked}
-        if not linked:
+        if not linked and shown[lesion].mean() > 1 - _LINKED_SHARE:
             new.add(number)
-    return pairs, new, numbers - seen
+    return pairs, new, numbers - new - {number for _, number in pairs}
 
 
 def _finer(grid: Grid, spacing_mm: float) -> Grid:

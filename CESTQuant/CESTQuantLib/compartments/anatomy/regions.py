@@ -52,6 +52,7 @@ class RegionMasks:
         compartments: Masks of the tumour's compartments alone, which do not overlap, by name.
         midplane: Mid-sagittal plane, or None.
         notes: Sentences for the user.
+        anatomy: Anatomical images, in the space of the masks; they tell what the visit shows.
     """
 
     grid: Grid | None = None
@@ -59,6 +60,7 @@ class RegionMasks:
     compartments: Mapping[str, np.ndarray] = field(default_factory=dict)
     midplane: Midplane | None = None
     notes: tuple[str, ...] = ()
+    anatomy: tuple[Image, ...] = ()
 
 
 def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarray) -> RegionMasks:
@@ -113,7 +115,7 @@ def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarra
                 f"another region is called like the segment '{name}', which is named '{own_name}' in the results"
             )
         found.append(RegionMask(own_name, "segment", mask, color))
-    return RegionMasks(given.grid, tuple(found), compartments, plane, tuple(notes))
+    return RegionMasks(given.grid, tuple(found), compartments, plane, tuple(notes), tuple(visit.anatomy))
 
 
 def _free_name(name: str, found: Sequence[RegionMask]) -> str:

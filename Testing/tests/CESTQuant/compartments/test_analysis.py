@@ -167,7 +167,7 @@ def test_lesions_are_followed_by_the_transform_between_the_visits() -> None:
     assert alone.response is not None
     assert (alone.response.category, alone.response.new_measurable) == ("partial response", None)
     far = analyze(first, second, QUICK, sitk.TranslationTransform(3, (500.0, 0.0, 0.0)))
-    assert any("lie beyond the segmentation of first" in text for text in far.warnings)
+    assert any("lie beyond the segmentation or the anatomy of first" in text for text in far.warnings)
 
 
 def test_lesions_that_cross_the_measurable_size_are_followed_by_the_transform() -> None:
@@ -237,6 +237,7 @@ def test_what_the_first_visit_has_beyond_the_second_anatomy_cuts_the_second_visi
     cut = replace(cut, name="later", segmentation=replace(cut.segmentation, masks=masks))
     assert not any(region.at_least for region in analyze_visit(cut, QUICK)[0].regions)
     found = analyze(whole, cut, QUICK, sitk.Transform(3, sitk.sitkIdentity))
+    assert any("one of the visits does not show the place of" in text for text in found.warnings)
     assert [region.name for region in found.visits[1].regions if region.at_least] == [
         "edema",
         "enhancing_tumor",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,7 +11,9 @@ from geometries import rotation
 from synthetic_brains import grid_around
 
 from CESTQuantLib.compartments.anatomy.regions import RegionMasks
+from CESTQuantLib.compartments.grid import Grid
 from CESTQuantLib.compartments.growth import followed_lesions, maps_on_first, transitions_of
+from CESTQuantLib.compartments.inputs import Image
 from CESTQuantLib.compartments.response import CAVEAT, NOT_FOLLOWED, diameters, lesions_of, response
 
 GRID = grid_around((30, 40, 40), (1.0, 1.0, 1.0))
@@ -205,7 +209,7 @@ def masks_of(edema: float, enhancing: float) -> RegionMasks:
 def test_oedema_that_enhances_later_is_a_transition_with_its_volume() -> None:
     found = transitions_of(masks_of(10, 4), masks_of(10, 7), sitk.Transform(3, sitk.sitkIdentity))
     assert found is not None
-    transitions, labels, kept, grid, jacobian = found
+    transitions, labels, kept, grid, jacobian, left_out_ml = found
     volume = {(entry.first, entry.second): entry.volume_ml for entry in transitions}
     expected = float((ball(7) & ~ball(4)).sum()) / 1000
     assert volume["edema", "enhancing_tumor"] == pytest.approx(expected)
@@ -214,12 +218,69 @@ def test_oedema_that_enhances_later_is_a_transition_with_its_volume() -> None:
     assert [entry.mean for entry in jacobian] == pytest.approx([1.0, 1.0])
     assert kept.sum() * grid.voxel_ml == pytest.approx(float((ball(10) & ~ball(7) | ball(4)).sum()) / 1000)
     assert not labels[kept].any()
+    assert left_out_ml == 0
+
+
+LOWER = Grid((15, 40, 40), GRID.ijk_to_ras)
+"""The lower half of the grid."""
+STAYS = sitk.Transform(3, sitk.sitkIdentity)
+
+
+def showing(masks: RegionMasks, grid: Grid) -> RegionMasks:
+    """The compartments of a visit with an anatomy on a grid."""
+    return replace(masks, anatomy=(Image("T1", np.zeros(grid.shape, np.float32), grid),))
+
+
+def cropped(masks: RegionMasks, low: tuple[int, int, int], grid: Grid) -> RegionMasks:
+    """The compartments on a smaller grid, which starts at a voxel (k, j, i)."""
+    box = tuple(slice(start, start + size) for start, size in zip(low, grid.shape, strict=True))
+    return replace(masks, grid=grid, compartments={name: mask[box] for name, mask in masks.compartments.items()})
+
+
+def transitions_and_rest(first: RegionMasks, second: RegionMasks) -> tuple[dict[tuple[str, str], float], float]:
+    """Volumes by the compartments at both visits, and the volume that is left out."""
+    found = transitions_of(first, second, STAYS)
+    assert found is not None
+    assert np.unique(found[1]).max() <= len(found[0])
+    return {(entry.first, entry.second): entry.volume_ml for entry in found[0]}, found[-1]
+
+
+def test_tumour_that_the_other_visit_does_not_show_is_no_transition() -> None:
+    whole = masks_of(10, 4)
+    volumes = {name: float(mask.sum()) / 1000 for name, mask in whole.compartments.items()}
+    halves = {(name, name): volume / 2 for name, volume in volumes.items()}
+    half = cropped(whole, (0, 0, 0), LOWER)
+    transitions, left_out_ml = transitions_and_rest(whole, showing(half, LOWER))
+    assert (transitions, left_out_ml) == (pytest.approx(halves), pytest.approx(sum(halves.values())))
+    assert transitions_and_rest(showing(half, LOWER), whole)[0] == pytest.approx(halves)
+    gone = {(name, "background"): volume / 2 for name, volume in volumes.items()}
+    assert transitions_and_rest(whole, showing(half, GRID)) == (pytest.approx(halves | gone), 0)
+
+
+def test_without_an_anatomy_nothing_is_known_beyond_a_segmentation_that_cuts_the_tumour_off() -> None:
+    whole = masks_of(10, 4)
+    half = cropped(whole, (0, 0, 0), LOWER)
+    assert {second for _, second in transitions_and_rest(whole, half)[0]} == {"edema", "enhancing_tumor"}
+    start = np.eye(4)
+    start[:3, 3] = (10, 10, 5)
+    small = cropped(masks_of(6, 4), (5, 10, 10), Grid((20, 20, 20), GRID.ijk_to_ras @ start))
+    transitions, left_out_ml = transitions_and_rest(whole, small)  # cropped around the tumour
+    assert ("edema", "background") in transitions
+    assert left_out_ml == 0
+
+
+def test_a_lesion_where_the_first_visit_shows_nothing_is_not_called_new() -> None:
+    old, new = ball(6, (0, 0, -7)), ball(6, (0, 0, 8))
+    first, second = masks_with(old), masks_with(old | new)
+    assert followed_lesions(showing(first, GRID), second, STAYS) == ({(1, 1)}, {2}, set())
+    assert followed_lesions(showing(first, LOWER), second, STAYS) == ({(1, 1)}, set(), {2})
+    assert followed_lesions(showing(masks_with(old | new), LOWER), second, STAYS)[1:] == (set(), set())
 
 
 def test_tissue_that_only_grew_keeps_its_compartment() -> None:
     found = transitions_of(masks_of(8, 4), masks_of(12, 6), scaled(1.5))
     assert found is not None
-    transitions, _, _, _, jacobian = found
+    transitions, _, _, _, jacobian, _ = found
     changed = sum(entry.volume_ml for entry in transitions if entry.first != entry.second)
     assert changed < 0.15 * sum(entry.volume_ml for entry in transitions)
     assert [entry.mean for entry in jacobian] == pytest.approx([1.5**3] * 2, rel=1e-3)
