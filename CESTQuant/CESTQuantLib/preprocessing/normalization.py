@@ -61,7 +61,7 @@ def normalize(
         reference = reference.double()
         reference = reference[:, None] if reference.ndim == 1 else reference
         at = torch.linspace(0, raw.shape[1] - 1, reference.shape[1], dtype=torch.float64)
-        shared = shared_noise(at, times, over_time)
+        shared = shared_noise(at, times, over_time, reference)
         return ZSpectra(_divide(raw, in_time(reference, at, times, over_time)), protocol, reference_noise=shared)
     chosen = m0_measurements(protocol, where).index
     keep = torch.ones(raw.shape[1], dtype=torch.bool)
@@ -78,7 +78,7 @@ def _divided_by_own(raw: Tensor, protocol: Protocol, chosen: Tensor, over_time: 
         own = chosen[(chosen >= first) & (chosen < end)]
         at, times = own.double(), torch.arange(first, end, dtype=torch.float64)
         parts.append(_divide(raw[:, first:end], in_time(raw[:, own], at, times, over_time)))
-        shared += (len(times) / raw.shape[1]) ** 2 * shared_noise(at, times, over_time)
+        shared += (len(times) / raw.shape[1]) ** 2 * shared_noise(at, times, over_time, raw[:, own])
     return torch.cat(parts, 1), shared
 
 

@@ -336,7 +336,7 @@ def step_warnings(
     return ()
 
 
-def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> float:
+def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED, references: Tensor | None = None) -> float:
     """Return how much of the noise of the M0 references is common to all measurements of a voxel.
 
     A signal divided by M0 deviates by ``noise - Z * noise of M0``. The second part has the same sign in all
@@ -346,14 +346,19 @@ def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> f
         at: Times (n,) of the references, as in :func:`in_time`.
         wanted: Times (measurement,) of the measurements.
         over_time: How several references act, as in :func:`in_time`.
+        references: References (voxel, n), of which those that no voxel has do not count, unless every measurement has
+            its own; None to count all.
 
     Returns:
         Variance of the mean reference over the measurements, relative to that of one reference: 1 for a single one, 1/n
         for the mean of n, and in between for interpolated ones. A reference counts as noisy as a measurement.
     """
+    each_its_own = over_time != MEAN and len(at) == len(wanted)
+    if references is not None and not each_its_own and bool((present := _usable(references).any(0)).any()):
+        at = at[present]
     if over_time == MEAN:
         return 1 / len(at)
     weights = torch.eye(len(at), dtype=torch.float64)
-    if 1 < len(at) != len(wanted):
+    if len(at) > 1 and not each_its_own:
         weights = _interpolated(weights, at, wanted)
     return float(weights.mean(1).square().sum())

@@ -259,6 +259,21 @@ def test_the_noise_of_m0_that_all_measurements_share() -> None:
     assert ZSpectra(Z, protocol()).reference_noise == 0
 
 
+@pytest.mark.parametrize("over_time", ["interpolated", "mean"])
+def test_a_reference_that_is_empty_everywhere_does_not_lower_the_noise_of_m0(over_time: str) -> None:
+    references = M0[:, None] * torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64)
+    raw = Z * M0[:, None]
+    single = normalize(raw, protocol(), references[:, 1:], over_time=over_time)
+    same(single.signal, Z)
+    assert single.reference_noise == 1
+    assert normalize(raw, protocol(), references, over_time=over_time).reference_noise > 0.49
+    references[0, 2] = M0[0]  # one voxel has it
+    assert normalize(raw, protocol(), references, over_time=over_time).reference_noise < 0.45
+    scan = Protocol(3.0, [-300.0, *OFFSETS, -300.0], 1.0, 1.0)
+    measured = torch.cat((M0[:, None], raw, 0 * M0[:, None]), 1)
+    assert normalize(measured, scan, None, over_time=over_time).reference_noise == 1
+
+
 def carried_over(offsets: list[float], angle_deg: float) -> Protocol:
     return Protocol(
         3.0,
