@@ -110,6 +110,12 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
             ignored += _attach(group, studies, folder)
     records += [_record(subject, visit, study.files) for (subject, visit), study in studies.items()]
     if not records:
+        unread = sorted(path for path, reason in ignored if reason == FREESURFER)
+        if unread:
+            raise ValueError(
+                f"no image of a study was found below '{folder}'; files such as '{unread[0].relative_to(folder)}' are "
+                "images of FreeSurfer, which are not read: convert them with mri_convert to .nii.gz"
+            )
         raise ValueError(
             f"no file below '{folder}' is named like an image of a study; expected are names as in BraTS, such as "
             "NAME_t1.nii.gz, NAME_t1ce.nii.gz, NAME_t2.nii.gz, NAME_flair.nii.gz and NAME_seg.nii.gz"

@@ -291,6 +291,16 @@ def test_images_with_their_data_in_another_file_are_taken_and_those_of_freesurfe
     assert cohort.ignored == tuple((tmp_path / f"P4/{name}.mgz", FREESURFER) for name in ("flair", "t1"))
 
 
+def test_a_folder_that_holds_nothing_but_images_of_freesurfer_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "P1").mkdir()
+    for name in ("t1.mgz", "flair.MGZ", "seg.mgh"):
+        (tmp_path / "P1" / name).touch()
+    with pytest.raises(
+        ValueError, match=r"files such as 'P1.flair\.MGZ' are images of FreeSurfer.* with mri_convert to"
+    ):
+        cohort_of_folder(tmp_path)
+
+
 def test_names_may_hold_raised_digits(tmp_path: Path) -> None:
     write_brats(tmp_path / "1\u00b2", "x", OLD_NAMES)
     assert keys(cohort_of_folder(tmp_path)) == [("1\u00b2", "1")]
