@@ -125,7 +125,7 @@ def _into_scene(found: Scan, chosen: tuple[str, ...], name: str) -> ImportedScan
 
 
 def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> ImportedScan:
-    from ..formats.protocol_files import read_offsets
+    from ..formats.offset_lists import read_offsets
     from ..formats.scanner.repetitions import repeated
     from ..formats.scanner.sidecar import protocol_of_sidecar, sidecar_of, unknown_protocol
 

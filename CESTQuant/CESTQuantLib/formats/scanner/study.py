@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol_files import read_offsets
+from ..offset_lists import read_offsets
 from .images import first_echo, read_images
 from .parameters import ParameterFile
 from .saturation import field_of_larmor, fits_offsets, is_saturated, larmor_frequency_MHz, saturation_of

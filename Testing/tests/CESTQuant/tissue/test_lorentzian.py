@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.fitting.spatial.neighbors import Neighbors
 from CESTQuantLib.fitting.statistics import reduced_chi_square
-from CESTQuantLib.formats.protocol_files import read_offsets
+from CESTQuantLib.formats.offset_lists import read_offsets
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water

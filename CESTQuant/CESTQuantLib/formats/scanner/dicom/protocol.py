@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...protocol_files import read_offsets, read_protocol
+from ...offset_lists import read_offsets
+from ...protocol_files import read_protocol
 from ...protocol_json import SAME_MAGNET, protocol_to_dict
 from ...pulseq.field import STRONGEST_T
 from ..repetitions import repeated
