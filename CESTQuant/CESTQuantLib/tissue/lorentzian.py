@@ -163,8 +163,8 @@ def fit_lorentzian(
     progress = progress or silent
     predict = predict_at_common_offsets if common else model.predict
     arguments = () if common else (offsets_ppm,)
-    different = None
-    if valid is not None or not common:
+    different = None  # without repeats, every valid measurement counts
+    if not common or len(distinct_offsets(offsets_ppm)) < len(offsets_ppm):
         different = distinct_counts(offsets_ppm, torch.ones_like(z, dtype=torch.bool) if valid is None else valid)
     result = levenberg_marquardt(
         predict,

@@ -8,6 +8,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 
 from CESTQuantLib.fitting.interpolation import (
+    distinct_counts,
     distinct_offsets,
     interpolate_curves,
     interpolate_parabolas,
@@ -35,6 +36,14 @@ def test_the_order_of_the_offsets_does_not_matter():
     shuffle = torch.randperm(25, generator=torch.Generator().manual_seed(0))
     shuffled = interpolate_spectra(WATER_LINE[:, shuffle], OFFSETS[shuffle], at)
     torch.testing.assert_close(shuffled, interpolate_spectra(WATER_LINE, OFFSETS, at))
+
+
+def test_offsets_that_a_voxel_uses_several_times_count_once():
+    offsets = torch.tensor([3.5, 0.0, 3.501, -3.5, 0.0])
+    used = torch.tensor([[True] * 5, [True, False, True, False, False], [False] * 5])
+    assert distinct_counts(offsets, used).tolist() == [3, 1, 0]
+    shifted = offsets - torch.tensor([[0.2], [0.0], [torch.nan]])
+    assert distinct_counts(shifted, used).tolist() == [3, 1, 0]
 
 
 def test_repeated_offsets_are_averaged():
