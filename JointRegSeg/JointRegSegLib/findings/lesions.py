@@ -6,7 +6,9 @@ resected where a resection cavity took its place. A total volume hides a new nod
 or responds; the table of lesions does not.
 
 Where one of the visits shows only a part of a lesion, the place that it does not show may hold nothing there or as much
-as at the other visit: the lesion has the status that follows from both, or else is covered in part.
+as at the other visit: the lesion has the status that follows from both, or else is covered in part. Of a lesion that
+reaches a place which neither visit shows, nothing tells whether it changed: it is covered in part, unless one of the
+visits has nothing of it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ _MARGIN_MM = 15.0
 """Margin around all lesions of both visits within which they are compared."""
 _LEAST_SHARE = 0.25
 """Share of a lesion that must lie on one of the other visit for the two to belong together."""
+_NEAR_MM = 2.0
+"""Distance from a place that is not shown at which a lesion reaches it; one voxel at least."""
 _LEAST_UNSEEN_ML = 0.02
 """Smallest volume of a lesion that lies where the other visit shows nothing; the grids never agree to the voxel."""
 NOT_COVERED = "not covered"
@@ -60,6 +64,7 @@ def lesion_changes(
     hidden: tuple[Mapping[str, sitk.Image], Mapping[str, sitk.Image]] = ({}, {}),
     fields: tuple[sitk.Image, sitk.Image] | None = None,
     given: tuple[bool, bool] = (False, False),
+    cut_off: tuple[Collection[str], Collection[str]] = ((), ()),
 ) -> tuple[LesionChange, ...]:
     """List the lesions of both visits with their changes.
 
@@ -74,6 +79,7 @@ def lesion_changes(
             and beyond the classes is background. None for the grids of the classes.
         given: Whether the classes of the fixed and of the moving study came with it. Predicted ones count for nothing
             where they are hidden.
+        cut_off: Regions of which the fixed and of which the moving study shows only a part, see ``region_coverage``.
 
     Returns:
         The lesions of each region, largest first; none unless both studies are segmented.
@@ -89,7 +95,8 @@ def lesion_changes(
         if region not in guessed:
             unseen = hidden[0].get(region), hidden[1].get(region)
             labels = fixed_labels, moving_labels
-            pair = _LesionPair(region, labels, fields, unseen, given, moving_to_fixed, fixed_to_moving)
+            cut = region in cut_off[0], region in cut_off[1]
+            pair = _LesionPair(region, labels, fields, unseen, given, cut, moving_to_fixed, fixed_to_moving)
             found += pair.changes()
     return tuple(found)
 
@@ -168,6 +175,7 @@ class _LesionPair:
         fields: tuple[sitk.Image, sitk.Image],
         hidden: tuple[sitk.Image | None, sitk.Image | None],
         given: tuple[bool, bool],
+        cut_off: tuple[bool, bool],
         to_moving: sitk.Transform,
         to_fixed: sitk.Transform,
     ) -> None:
@@ -189,6 +197,16 @@ class _LesionPair:
         # Voxels of the one visit where the other one shows nothing; what was drawn there all the same is known.
         self.unseen_by_moving = _unseen(fields[1], hidden[1], self.fixed.image, to_moving) & (self.moving_there == 0)
         self.unseen_by_fixed = _unseen(fields[0], hidden[0], self.moving.image, to_fixed) & (self.fixed_there == 0)
+        # Voxels of each visit beside a place that neither of them shows.
+        self.fixed_end, self.moving_end = (
+            _beside_unseen(fields, hidden, parts.image, transforms)
+            if cut
+            else np.zeros_like(_array(parts.image), dtype=bool)
+            for parts, transforms, cut in (
+                (self.fixed, (sitk.Transform(), to_moving), cut_off[0]),
+                (self.moving, (to_fixed, sitk.Transform()), cut_off[1]),
+            )
+        )
 
     def changes(self) -> list[LesionChange]:
         """Return the lesions, largest first."""
@@ -218,6 +236,8 @@ class _LesionPair:
                 row,
                 fixed_unseen_ml=_unseen_ml(self.moving, moving_parts, self.unseen_by_fixed),
                 moving_unseen_ml=_unseen_ml(self.fixed, fixed_parts, self.unseen_by_moving),
+                fixed_cut_off=_unseen_ml(self.fixed, fixed_parts, self.fixed_end) > 0,
+                moving_cut_off=_unseen_ml(self.moving, moving_parts, self.moving_end) > 0,
             )
         )
 
@@ -267,10 +287,30 @@ def _judged(row: LesionChange) -> LesionChange:
         for before_unseen in {0.0, row.fixed_unseen_ml}
         for after_unseen in {0.0, row.moving_unseen_ml}
     }
-    if len(possible) > 1:
+    cut_off = row.fixed_cut_off or row.moving_cut_off
+    if len(possible) > 1 or cut_off:
         fewest = {"new": "growing", "vanished": "shrinking"}  # what such a lesion is at least
         possible = {fewest.get(status, status) for status in possible}
-    return replace(row, status=possible.pop() if len(possible) == 1 else COVERED_IN_PART)
+    known = len(possible) == 1 and not (cut_off and row.fixed_ml and after)
+    return replace(row, status=possible.pop() if known else COVERED_IN_PART)
+
+
+def _beside_unseen(
+    fields: tuple[sitk.Image, sitk.Image],
+    hidden: tuple[sitk.Image | None, sitk.Image | None],
+    onto: sitk.Image,
+    transforms: tuple[sitk.Transform, sitk.Transform],
+) -> np.ndarray:
+    """Voxels (K, J, I), bool, of the grid of one visit beside a place that neither visit shows."""
+    beside = np.ones(tuple(reversed(onto.GetSize())), dtype=bool)
+    for field, unseen, transform in zip(fields, hidden, transforms, strict=True):
+        layers = [
+            min(max(1, int(_NEAR_MM / spacing + 0.5)), (size - 1) // 2)
+            for spacing, size in zip(field.GetSpacing(), field.GetSize(), strict=True)
+        ]
+        grown = None if unseen is None else sitk.BinaryDilate(unseen, layers)
+        beside &= _unseen(sitk.Crop(field, layers, layers), grown, onto, transform)
+    return beside
 
 
 def _unseen(field: sitk.Image, hidden: sitk.Image | None, onto: sitk.Image, transform: sitk.Transform) -> np.ndarray:

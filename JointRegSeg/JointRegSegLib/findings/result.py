@@ -127,7 +127,7 @@ class LesionChange:
         number: Number within the region, from 1; the largest lesion comes first.
         status: 'new', 'growing', 'stable', 'shrinking' or 'vanished'; 'partly resected' or 'resected' where a resection
             cavity took the place of what was lost; 'not covered' where the other visit does not show the place, and
-            'covered in part' where it shows too little of it to tell one of these.
+            'covered in part' where it shows too little of it to tell one of these, or neither study shows all of it.
         fixed_ml: Volume in the fixed study, in ml; 0 for a new lesion.
         moving_ml: Volume in the moving study, in ml; 0 for a lesion that vanished.
         fixed_parts: Connected parts in the fixed study that belong to the lesion.
@@ -136,6 +136,9 @@ class LesionChange:
         fixed_unseen_ml: Volume of the lesion in the moving study that lies where the fixed study shows nothing, in ml;
             ``fixed_ml`` is then only the least volume.
         moving_unseen_ml: The same with the studies exchanged.
+        fixed_cut_off: Whether the lesion reaches a place in the fixed study that neither study shows; ``fixed_ml`` is
+            then only the least volume as well.
+        moving_cut_off: The same for the moving study.
     """
 
     region: str
@@ -148,11 +151,23 @@ class LesionChange:
     center_ras_mm: Point
     fixed_unseen_ml: float = 0.0
     moving_unseen_ml: float = 0.0
+    fixed_cut_off: bool = False
+    moving_cut_off: bool = False
+
+    @property
+    def fixed_at_least(self) -> bool:
+        """Whether ``fixed_ml`` is only the least volume."""
+        return self.fixed_unseen_ml > 0 or self.fixed_cut_off
+
+    @property
+    def moving_at_least(self) -> bool:
+        """Whether ``moving_ml`` is only the least volume."""
+        return self.moving_unseen_ml > 0 or self.moving_cut_off
 
     @property
     def change_ml(self) -> float | None:
         """Moving minus fixed volume in ml; None where one of the studies does not show all of the lesion."""
-        return None if self.fixed_unseen_ml or self.moving_unseen_ml else self.moving_ml - self.fixed_ml
+        return None if self.fixed_at_least or self.moving_at_least else self.moving_ml - self.fixed_ml
 
     @property
     def change_percent(self) -> float | None:

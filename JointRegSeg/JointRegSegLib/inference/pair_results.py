@@ -67,6 +67,10 @@ def pair_results(
         (hidden["fixed"], hidden["moving"]),
         (pair.fixed.brain, pair.moving.brain),
         (pair.fixed.given_labels is not None, pair.moving.given_labels is not None),
+        (
+            {row.region for row in volumes["fixed"] if row.at_least},
+            {row.region for row in volumes["moving"] if row.at_least},
+        ),
     )
     refined = settings.refine_iterations != 0
     similarity = refinement_settings(settings, grid.spacing_mm).similarity if refined else None

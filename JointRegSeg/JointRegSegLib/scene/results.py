@@ -282,8 +282,8 @@ def lesion_columns(joint: JointResult) -> dict[str, list]:
             f"{axis}_mm": [row.center_ras_mm[n] for row in rows]
             for n, axis in enumerate(("right", "anterior", "superior"))
         },
-        "fixed_bound": [bound(row.fixed_unseen_ml > 0) for row in rows],
-        "moving_bound": [bound(row.moving_unseen_ml > 0) for row in rows],
+        "fixed_bound": [bound(row.fixed_at_least) for row in rows],
+        "moving_bound": [bound(row.moving_at_least) for row in rows],
     }
 
 

@@ -241,3 +241,25 @@ def test_a_cut_tumor_is_reported_as_at_least_and_without_change(tmp_path: Path) 
     assert (change.fixed_at_least, change.moving_at_least) == (False, True)
     assert any("changes are left out" in warning and "oedema" in warning for warning in result.warnings)
     assert isinstance(result.warped["t1"], sitk.Image)
+
+
+def test_a_lesion_that_both_visits_cut_off_at_one_slice_has_no_change() -> None:
+    """The volumes of the region and the list of lesions agree on that."""
+    visits = [HeadStudy.of("axial"), HeadStudy.of("axial", second=True)]
+    middle = int(np.argwhere(visits[1].visit.labels)[:, 0].mean())
+    fixed, moving = (
+        StudyImages(
+            {"t1": head.image("t1")[:, :, middle:]},
+            head.grid.to_sitk(head.visit.brain.astype(np.uint8))[:, :, middle:],
+            head.labels[:, :, middle:],
+            name,
+        )
+        for head, name in zip(visits, ("fixed", "moving"), strict=True)
+    )
+    settings = InferenceSettings(spacing_mm=4.0, affine="none", refine_iterations=0)
+    result = process_pair(fixed, moving, None, settings)
+    assert {row.region: row for row in result.changes}["whole_tumor"].change_ml is None
+    lesion = next(row for row in result.lesions if row.region == "whole_tumor")  # the largest
+    assert (lesion.status, lesion.change_ml) == ("covered in part", None)
+    assert lesion.fixed_at_least
+    assert lesion.moving_at_least

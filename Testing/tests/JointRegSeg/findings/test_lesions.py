@@ -231,3 +231,26 @@ def test_lesions_that_are_not_covered_whole_do_not_make_a_total_that_shrinks() -
     rows = enhancing(labels(same, gone, beyond), moving, IDENTITY, IDENTITY)
     (message,) = lesion_warnings(rows)
     assert "the enhancing tumour, as far as both visits show its lesions whole, shrank by" in message
+
+
+def test_of_a_lesion_that_both_visits_cut_off_at_one_place_nothing_tells_whether_it_changed() -> None:
+    whole, cut = ((9, 20, 25), 4.0), ((20, 40, 25), 6.0)
+    hidden = upper_hidden(22)
+    slab, upper_unseen = labels(whole, cut)[:, :, :22], sitk.Mask(labels(whole, cut), hidden["enhancing_tumor"] == 0)
+    regions = {"enhancing_tumor"}
+    for study, unseen in ((slab, {}), (upper_unseen, hidden)):
+        first, second = enhancing(study, study, IDENTITY, IDENTITY, hidden=(unseen, unseen), cut_off=(regions, regions))
+        assert (first.status, first.change_ml, first.fixed_at_least) == ("covered in part", None, True)
+        assert (second.status, second.change_ml, second.fixed_at_least) == ("stable", 0.0, False)
+        # Images that were cropped around the brain end there, too, but show all of the lesion.
+        cropped = enhancing(study, study, IDENTITY, IDENTITY, hidden=(unseen, unseen))
+        assert [(row.status, row.change_ml) for row in cropped] == [("stable", 0.0)] * 2
+
+
+def test_a_lesion_at_one_visit_alone_that_may_go_on_where_neither_shows_it_is_called_by_the_least() -> None:
+    lesion, nothing = labels(((20, 40, 25), 6.0))[:, :, :22], labels()[:, :, :22]
+    regions = {"enhancing_tumor"}
+    (row,) = enhancing(nothing, lesion, IDENTITY, IDENTITY, cut_off=((), regions))
+    assert (row.status, row.change_ml, row.moving_at_least) == ("growing", None, True)
+    (row,) = enhancing(lesion, nothing, IDENTITY, IDENTITY, cut_off=(regions, ()))
+    assert (row.status, row.change_ml, row.fixed_at_least) == ("shrinking", None, True)
