@@ -118,7 +118,11 @@ def _with_saturation(
     private = wip_offsets(siemens, count, values)
     if private is not None and len(private) == count:
         note = f"the offsets are those of the private elements of the sequence '{siemens['tSequenceFileName']}'"
-        return {**protocol, "offsets_ppm": private}, [note], lists if values == private else []
+        if values == private:
+            return {**protocol, "offsets_ppm": private}, [note], lists
+        if lists:
+            note += f", and {_named(lists, folder)} is not used: give it with --offsets if it is the right one"
+        return {**protocol, "offsets_ppm": private}, [note], []
     if len(lists) > 1:
         raise ValueError(f"'{folder}' has several lists of offsets ({_named(lists, folder)}): {_REMEDY}")
     if values is not None:

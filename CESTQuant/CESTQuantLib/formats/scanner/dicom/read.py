@@ -23,8 +23,8 @@ _MOST_PERCENT = 100.0
 def read_series(series: Series, source: str | Path, offsets: Sequence[float] | str | Path | None = None) -> Scan:
     """Read the images of a series and what is known of its saturation.
 
-    The offsets are those that are given; else those of the only pulseq file, or of a list, beside the images; else
-    those of a private element of Siemens.
+    The offsets are those that are given; else those of the only pulseq file beside the images; else those of a private
+    element of Siemens; else those of a list beside the images.
 
     Args:
         series: The series.
