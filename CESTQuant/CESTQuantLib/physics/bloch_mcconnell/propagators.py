@@ -85,12 +85,14 @@ def propagator(generator: Tensor, duration_s: Tensor) -> Tensor:
 
 
 def scaling_steps(generator: Tensor, duration_s: Tensor) -> int:
-    """Return how often the duration must be halved for the Taylor series to converge to rounding."""
+    """Return how often the duration must be halved for the Taylor series to converge to rounding.
+
+    Generators that are not finite count for nothing: their propagators are not finite either.
+    """
     n = generator.shape[0]
-    norm = (generator[:, :n].detach().abs().sum(1).amax(0) * duration_s.detach()).max()
-    if not math.isfinite(float(norm)):
-        return 0
-    return max(0, math.ceil(math.log2(max(float(norm), 1e-30) / _MAX_NORM)))
+    norms = generator[:, :n].detach().abs().sum(1).amax(0) * duration_s.detach()
+    norm = float(torch.where(torch.isfinite(norms), norms, 0.0).max())
+    return max(0, math.ceil(math.log2(max(norm, 1e-30) / _MAX_NORM)))
 
 
 def _taylor(a: Tensor) -> Tensor:

@@ -43,14 +43,17 @@ def bloch_mcconnell_signal(
         Signal of shape (measurement, voxel), normalised as the protocol says: ``"m0"`` is relative to the same readout
         at equilibrium, ``"none"`` relative to the equilibrium magnetisation of water, and ``"l2"`` has norm 1 over the
         measurements. Without an excitation the signal is the longitudinal water magnetisation after the preparation.
+        It is NaN in voxels of which a value is NaN or infinite (relaxation times may be infinite).
     """
     run = _Run(tissue, protocol, b0_shift_ppm, b1_relative, like)
-    signal = run.signal()
-    if protocol.signal_normalisation == "l2":
-        return signal / torch.linalg.vector_norm(signal, dim=0)
-    if protocol.signal_normalisation == "m0" and run.excited:
-        return signal / run.equilibrium_signal()
-    return signal
+    known = run.known
+    if bool(known.all()) or not bool(known.any()):
+        return run.normalized_signal()
+    # The solution chooses its steps for all voxels together, so voxels without usable values must stay out of it.
+    voxels = known.nonzero().squeeze(1)
+    signal = run._of_voxels(voxels).normalized_signal()
+    unknown = signal.new_full((len(signal), run.voxels), torch.nan)
+    return unknown.index_copy(1, voxels, signal.expand(-1, len(voxels)))
 
 
 class _Run:
@@ -82,6 +85,29 @@ class _Run:
     def excited_ideally(self) -> bool:
         """Whether the signal follows an excitation that takes no time and after which everything is spoiled."""
         return self.protocol.events is None and self.excited and self.protocol.readout_pulse_s == 0
+
+    @property
+    def known(self) -> Tensor:
+        """Whether every value of a voxel and every rate that follows from them is finite, bool (voxel,)."""
+        water, pools = self.tissue.water, [*self.tissue.transverse_pools, self.tissue.z_only_pool]
+        values = [self.field.b0_shift_ppm, self.b1_relative, 1 / water.T1_s, 1 / water.T2_s]
+        for pool in pools:
+            if pool is not None:
+                values += [pool.fraction, pool.k_Hz, pool.dw_ppm, 1 / pool.T1_s, 1 / pool.T2_s]
+        known = torch.ones(self.voxels, dtype=torch.bool, device=self.like.device)
+        for value in values:
+            finite = torch.isfinite(torch.as_tensor(value, device=self.like.device))
+            known = known & (finite.all(0) if finite.ndim > 1 else finite)
+        return known
+
+    def normalized_signal(self) -> Tensor:
+        """Signal (measurement, voxel), normalised as the protocol says."""
+        signal = self.signal()
+        if self.protocol.signal_normalisation == "l2":
+            return signal / torch.linalg.vector_norm(signal, dim=0)
+        if self.protocol.signal_normalisation == "m0" and self.excited:
+            return signal / self.equilibrium_signal()
+        return signal
 
     def signal(self) -> Tensor:
         """Signal (measurement, voxel) relative to the equilibrium magnetisation of water.
@@ -197,7 +223,7 @@ class _Run:
         """Return the run of some voxels (n,)."""
 
         def of(value: Scalar) -> Scalar:
-            return value[..., voxels] if isinstance(value, Tensor) and value.numel() > 1 else value
+            return value[..., voxels] if isinstance(value, Tensor) and value.ndim and value.shape[-1] > 1 else value
 
         shift = of(self.field.b0_shift_ppm)
         return _Run(self.tissue.voxels(voxels), self.protocol, shift, of(self.b1_relative), self.like)

@@ -13,7 +13,8 @@ from paths import ROOT
 
 from CESTQuantLib.physics.engines import ENGINES, Engine, engine_named
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
-from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
 from CESTQuantLib.physics.simulation import simulate
 
 PROTOCOL = Protocol(3.0, [1.0, 2.0, 3.0], 1.5, 2.0)
@@ -26,6 +27,60 @@ def test_an_engine_computes_measurements_by_voxels(name: str) -> None:
     signal = ENGINES[name](TISSUE, PROTOCOL, b1_relative=torch.ones(2, dtype=torch.float64), like=like)
     assert signal.expand(3, 2).dtype == torch.float64
     torch.testing.assert_close(signal.T.expand(2, 3)[:1], simulate(TISSUE, PROTOCOL, engine=name))
+
+
+TRAIN = PulseTrain(3, 0.05, 0.05, PulseShape.named("gaussian", 10))
+PROTOCOLS = {
+    "continuous waves": Protocol(3.0, [-3.5, 0.2, 3.5], 1.5, 2.0),
+    "a short continuous wave": Protocol(3.0, [-3.5, 0.2, 3.5], 1.5, 0.05),
+    "a pulse train": Protocol(3.0, [-3.5, 0.2, 3.5], 1.5, TRAIN.total_time_s, TRAIN, post_delay_s=0.01),
+    "a schedule": Protocol(
+        3.0,
+        [-3.5, 0.2, 3.5],
+        [1.5, 1.0, 2.0],
+        0.5,
+        recovery_time_s=0.4,
+        readout_flip_angle_deg=30.0,
+        magnetisation_carried_over=True,
+        signal_normalisation="l2",
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_voxel_with_an_unusable_value_leaves_the_others_unchanged_to_the_bit(name: str, protocol: Protocol) -> None:
+    usable = {
+        "T1_s": [1.3, 1.1, 1.5],
+        "fraction": [1e-3, 2e-3, 5e-4],
+        "k_Hz": [30.0, 50.0, 900.0],
+        "b0_shift_ppm": [0.0, 0.1, -0.05],
+        "b1_relative": [1.0, 0.9, 1.1],
+    }
+
+    def signal(voxels: slice | list[int], **changed: float) -> torch.Tensor:
+        values = {key: torch.tensor(value, dtype=torch.float64) for key, value in usable.items()}
+        for key, value in changed.items():
+            values[key][1] = value
+        of = {key: value[voxels] for key, value in values.items()}
+        pool = Pool("amide", of["fraction"], of["k_Hz"], 1.0, 0.1, 3.5)
+        fields = {key: of[key] for key in ("b0_shift_ppm", "b1_relative")}
+        return simulate(Tissue(Water(of["T1_s"], 0.08), (pool,)), protocol, engine=name, **fields)
+
+    alone = signal([0, 2])
+    for changed in ({key: math.nan} for key in usable):
+        together = signal(slice(None), **changed)
+        assert bool(together[1].isnan().all()), changed
+        assert torch.equal(together[[0, 2]], alone), changed
+    for changed in ({"b1_relative": math.inf}, {"k_Hz": math.inf}):
+        assert torch.equal(signal(slice(None), **changed)[[0, 2]], alone), changed
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_infinite_relaxation_times_are_usable(name: str) -> None:
+    T1_s = torch.tensor([math.inf, 1e9], dtype=torch.float64)
+    without, hardly = simulate(Tissue(Water(T1_s, 0.08)), PROTOCOL, engine=name)
+    torch.testing.assert_close(without, hardly, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("carried_over", [False, True])
