@@ -168,7 +168,9 @@ def block_inputs(
         return value.to(like) if isinstance(value, Tensor) else like.new_tensor(value)
 
     ppm = protocol.rad_per_s_per_ppm
-    w1 = protocol.gamma_rad_per_s_per_uT * _column(protocol.b1_uT, like) * tensor(b1_relative)
+    # A block that takes no time plays no RF, so nothing is projected onto an effective field.
+    played_uT = torch.where(protocol.saturation_time_s > 0, protocol.b1_uT, 0.0)
+    w1 = protocol.gamma_rad_per_s_per_uT * _column(played_uT, like) * tensor(b1_relative)
     offset = (tensor(b0_shift_ppm) - _column(protocol.offsets_ppm, like)) * ppm
     z0 = like.new_tensor(protocol.initial_magnetisation)
     c0, semisolid = like.new_zeros(()), None

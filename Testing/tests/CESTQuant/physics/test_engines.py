@@ -83,6 +83,15 @@ def test_infinite_relaxation_times_are_usable(name: str) -> None:
     torch.testing.assert_close(without, hardly, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("semisolid", [None, Semisolid(0.1, 30.0, 1.0, 1e-5)], ids=["water", "water and semisolid"])
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_saturation_that_takes_no_time_does_nothing(name: str, semisolid: Semisolid | None) -> None:
+    tissue = Tissue(Water(2.5, 0.1), (Pool("amine", 2e-3, 300.0, 2.5, 0.04, 3.0),), semisolid)
+    signal = simulate(tissue, Protocol(3.0, [-3.0, 0.0, 3.0], 2.0, [0.0, 0.0, 2.0]), engine=name)[0]
+    torch.testing.assert_close(signal[:2], torch.ones(2, dtype=torch.float64))
+    assert float(signal[2]) < 0.9
+
+
 @pytest.mark.parametrize("carried_over", [False, True])
 @pytest.mark.parametrize("flip_angle_deg", [None, 60.0])
 def test_engines_agree_on_the_signal_without_normalisation(flip_angle_deg: float | None, carried_over: bool) -> None:
