@@ -288,10 +288,11 @@ def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
         folder: Folder of the configuration.
 
     Raises:
-        ValueError: The protocol cannot be used.
+        ValueError: The protocol cannot be used, or does not say everything that the saturation is simulated from.
     """
     file = protocol_file(value, folder)
     read = protocol_from_dict(value, f"{source}: protocol") if file is None else read_protocol(file)
+    read.require_known("a simulation")
     protocol = with_m0_named(read)
     if protocol.m0_measurements != read.m0_measurements:
         noun, verb = ("measurement", "is") if len(protocol.m0_measurements) == 1 else ("measurements", "are")

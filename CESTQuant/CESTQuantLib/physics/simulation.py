@@ -48,9 +48,11 @@ def simulate(
         Signal of shape (voxel, measurement), normalised as the protocol says (``"m0"``, ``"l2"`` or ``"none"``).
 
     Raises:
-        ValueError: The engine is unknown.
+        ValueError: The engine is unknown, or the protocol leaves open what the saturation is simulated from.
     """
     signal_of = engine_named(engine)
+    if protocol.unknown:
+        protocol.require_known("a simulation")
     like = torch.empty(0, dtype=dtype, device=protocol.offsets_ppm.device)
     scalars = [v for v in (*tissue.scalars(), b0_shift_ppm, b1_relative) if isinstance(v, Tensor)]
     voxels = max((v.shape[-1] for v in scalars if v.ndim), default=1)

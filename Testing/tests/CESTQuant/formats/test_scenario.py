@@ -202,3 +202,17 @@ def test_arbitrary_values_never_crash_a_scenario(key: str, value: Any, preparati
         reads_or_explains(lambda: read_scenario(value, "s.json"), "s.json")
         solute = SCENARIO["solute_pools_full_xyz"][0] | {"k_Hz": value}
         reads_or_explains(lambda: read_scenario(scenario(solute_pools_full_xyz=[solute]), "s.json"), "s.json")
+
+
+@pytest.mark.parametrize(
+    ("preparation", "keys"),
+    [
+        (SCENARIO["preparation"], ("B1_uT", "tsat_s")),
+        (SCHEDULE, ("B1_uT", "tsat_s")),
+        (TRAIN, ("n_pulses", "tp_s", "td_s", "B1_samples_uT", "sample_dwell_s")),
+    ],
+)
+def test_a_saturation_that_is_left_open_is_refused_by_name(preparation: dict[str, Any], keys: tuple[str, ...]) -> None:
+    for key in keys:
+        with pytest.raises(ValueError, match=rf"^s\.json: preparation: {key} is null: fill it in"):
+            read_scenario(scenario(preparation | {key: None}), "s.json")

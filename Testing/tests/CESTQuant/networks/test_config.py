@@ -151,6 +151,19 @@ def test_settings_that_change_how_fast_is_learned_do_not_bind_a_checkpoint() -> 
     assert settings.lasting()["weights"] == [1.0, 0.5]
 
 
+@pytest.mark.parametrize("read", READERS)
+def test_a_protocol_that_leaves_its_saturation_open_is_refused(read: Callable, tmp_path: Path) -> None:
+    stated = SCHEDULE_CONFIG["protocol"]
+    for key in ("b1_uT", "saturation_time_s"):
+        open_ = {**SCHEDULE_CONFIG, "protocol": {**stated, key: None}}
+        with pytest.raises(ValueError, match=rf"^c\.json: {key} is null in the protocol: fill in the values"):
+            read(open_, "c.json")
+    (tmp_path / "offsets.txt").write_text("-3.5\n0\n3.5\n")
+    only_offsets = {**SCHEDULE_CONFIG, "protocol": "offsets.txt"}
+    with pytest.raises(ValueError, match=r"^c\.json: the protocol gives no saturation time and B1; a simulation needs"):
+        read(only_offsets, "c.json", tmp_path)
+
+
 def with_reference(b1_uT: float, offset_ppm: float = -300.0, **changes: Any) -> dict[str, Any]:
     """Configuration whose first measurement may be an M0 reference."""
     stated = SCHEDULE_CONFIG["protocol"] | {"magnetisation_carried_over": False, "signal_normalisation": "m0"}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from paths import ROOT
 
+from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.physics.engines import ENGINES, Engine, engine_named
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
@@ -74,6 +75,13 @@ def test_a_voxel_with_an_unusable_value_leaves_the_others_unchanged_to_the_bit(n
         assert torch.equal(together[[0, 2]], alone), changed
     for changed in ({"b1_relative": math.inf}, {"k_Hz": math.inf}):
         assert torch.equal(signal(slice(None), **changed)[[0, 2]], alone), changed
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_protocol_that_leaves_its_saturation_open_is_not_simulated(name: str) -> None:
+    open_ = protocol_from_dict({"field_strength_T": 3.0, "offsets_ppm": [3.5], "b1_uT": None, "saturation_time_s": 2.0})
+    with pytest.raises(ValueError, match="b1_uT is null in the protocol: fill in the values that a simulation needs"):
+        simulate(TISSUE, open_, engine=name)
 
 
 @pytest.mark.parametrize("name", ENGINES)
