@@ -12,15 +12,13 @@ from torch import Tensor
 from NeuroCESTLib.core.checked_json import number, numbers, shortened, whole_number
 
 from ..physics.events import Events, Play
-from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
+from ..physics.protocol import PER_MEASUREMENT, SAME_TRAIN, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 from .pulseq.field import STRONGEST_T
 
 SAME_MAGNET = 0.05
 """Relative difference up to which a field and a Larmor frequency belong together: magnets of "3 T" have 2.89 T."""
-_SAME_TRAIN = 0.01
-"""Relative difference up to which a rounded duty cycle or saturation time is that of the pulses."""
 SAME_OFFSET_PPM = 0.02
 """Least difference in ppm between an offset that is stated and one that is played."""
 _LONGEST_S = {
@@ -164,7 +162,7 @@ def _warn_of_another_train(values: dict[str, Any], protocol: Protocol, source: s
         return
     duty_cycle = values.get("duty_cycle")
     if duty_cycle is not None and not math.isclose(
-        stated_share := number(duty_cycle, "duty_cycle"), train.duty_cycle, rel_tol=_SAME_TRAIN
+        stated_share := number(duty_cycle, "duty_cycle"), train.duty_cycle, rel_tol=SAME_TRAIN
     ):
         warnings.warn(
             f"{source}: duty_cycle is {stated_share:g} but pulse_delay_s is that of {train.duty_cycle:.4g}; "
@@ -174,7 +172,7 @@ def _warn_of_another_train(values: dict[str, Any], protocol: Protocol, source: s
     stated = values.get("saturation_time_s")
     times = [time for time in numbers(0.0 if stated is None else stated, "saturation_time_s").tolist() if time]
     lasts = (train.total_time_s, train.total_time_s + train.delay_s)  # without or with the gap after the last pulse
-    other = [time for time in times if not any(math.isclose(time, last, rel_tol=_SAME_TRAIN) for last in lasts)]
+    other = [time for time in times if not any(math.isclose(time, last, rel_tol=SAME_TRAIN) for last in lasts)]
     if other:
         warnings.warn(
             f"{source}: saturation_time_s is {other[0]:g} but the pulse train lasts {lasts[0]:.4g} s; the pulses "

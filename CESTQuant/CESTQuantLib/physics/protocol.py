@@ -32,6 +32,8 @@ PER_MEASUREMENT = (
 """Quantities of a protocol that have one value per measurement."""
 DUTY_CYCLE_TOLERANCE = 0.01
 """Difference between the duty cycles of measurements that is due to the rounding of their times."""
+SAME_TRAIN = 0.01
+"""Relative difference up to which a rounded duty cycle or saturation time is that of the pulses."""
 _NOT_NEGATIVE = ("b1_uT", "saturation_time_s", "post_delay_s", "recovery_time_s", "initial_recovery_s")
 _TIMES_THAT_MAY_BE_ABSENT = ("post_delay_s", "recovery_time_s", "initial_recovery_s")
 
@@ -52,7 +54,8 @@ class Protocol:
         offsets_ppm: RF offset from water in ppm, positive towards higher ppm, (measurement,).
         b1_uT: RF amplitude in uT, (measurement,): that of a CW block, or the root mean square over the pulses of a
             train and the gaps between them (continuous-wave power equivalent).
-        saturation_time_s: Duration of the saturation in s, (measurement,); that of a train follows from its pulses.
+        saturation_time_s: Duration of the saturation in s, (measurement,); that of a train is the ``total_time_s`` of
+            its pulses.
         pulses: Pulse train; None for CW.
         post_delay_s: Free evolution between saturation and readout in s, (measurement,).
         recovery_time_s: Time in s from the end of the excitation (or from the sample, without excitation) to the next
@@ -83,7 +86,8 @@ class Protocol:
             and Lorentzian fits; physical methods refuse them with :meth:`require_known`.
 
     Raises:
-        ValueError: A value is missing, not finite, out of its range, or has another number of values than offsets_ppm.
+        ValueError: A value is missing, not finite, out of its range, or has another number of values than offsets_ppm,
+            or the duration of the saturation is not that of the pulse train.
     """
 
     field_strength_T: float
@@ -250,6 +254,7 @@ def _validate(protocol: Protocol) -> None:
             raise ValueError(f"{name} contains a value that is not finite")
         if name in _NOT_NEGATIVE and bool((value < 0).any()):
             raise ValueError(f"{name} contains the negative value {float(value.min()):g}; it must be 0 or more")
+    _require_time_of_pulses(protocol)
     if protocol.signal_normalisation not in NORMALIZATIONS:
         raise ValueError(
             f"signal_normalisation '{protocol.signal_normalisation}' is unknown; use one of {', '.join(NORMALIZATIONS)}"
@@ -259,3 +264,16 @@ def _validate(protocol: Protocol) -> None:
         raise ValueError(f"m0_measurements must be different numbers of measurements from 1 to {count}")
     if protocol.magnetisation_carried_over and bool((protocol.recovery_time_s < protocol.echo_time_s).any()):
         raise ValueError("recovery_time_s counts from the excitation and must not be shorter than echo_time_s")
+
+
+def _require_time_of_pulses(protocol: Protocol) -> None:
+    """Refuse durations that are not those of the train: one engine would play the pulses, another the duration."""
+    if protocol.pulses is None or protocol.events is not None:
+        return
+    lasts = protocol.pulses.total_time_s
+    other = [time for time in protocol.saturation_time_s.tolist() if not math.isclose(time, lasts, rel_tol=SAME_TRAIN)]
+    if other:
+        raise ValueError(
+            f"saturation_time_s is {other[0]:g} but the pulse train lasts {lasts:.4g} s, without a gap after the last "
+            "pulse: give the total_time_s of the pulses"
+        )

@@ -169,14 +169,15 @@ def _rate(z: Tensor, start: Tensor, source: Tensor, duration: Tensor) -> Tensor:
 
 def _endless(protocol: Protocol) -> Protocol:
     """Return the protocol of the corrected spectra."""
-    pulses = protocol.pulses
+    pulses, endless_s = protocol.pulses, ENDLESS_S
     if pulses is not None:
         pulses = replace(pulses, n_pulses=max(pulses.n_pulses, int(ENDLESS_S / (pulses.duration_s + pulses.delay_s))))
+        endless_s = pulses.total_time_s
     saturated = protocol.saturation_time_s > 0
     return replace(
         protocol,
         pulses=pulses,
-        saturation_time_s=torch.where(saturated, ENDLESS_S, protocol.saturation_time_s),
+        saturation_time_s=torch.where(saturated, endless_s, protocol.saturation_time_s),
         post_delay_s=torch.zeros_like(protocol.post_delay_s),
         recovery_time_s=torch.zeros_like(protocol.recovery_time_s),
         magnetisation_carried_over=False,

@@ -49,7 +49,9 @@ def protocol_of(sequence: PlayedSequence, notes: list[str]) -> Protocol:
         field_strength_T=sequence.field_T,
         offsets_ppm=sequence.quantity("offsets_ppm", played_offsets(sequence, notes)),
         b1_uT=sequence.quantity("b1_uT", b1),
-        saturation_time_s=sequence.quantity("saturation_time_s", times),
+        saturation_time_s=(
+            sequence.quantity("saturation_time_s", times) if train is None else torch.tensor(times, dtype=torch.float64)
+        ),
         pulses=train,
         post_delay_s=sequence.quantity("post_delay_s", [s.post_delay_s for s in sequence.saturations]),
         initial_magnetisation=_initial_magnetization(sequence),

@@ -189,7 +189,7 @@ def test_plof_without_enough_offsets_and_for_pulse_trains_is_refused() -> None:
         quantify(few, "plof")
     with pytest.raises(ValueError, match=r"needs at least 5 .* there are 4 and 2"):
         quantify(few.select(torch.arange(21).repeat(3)), "plof")
-    train = Protocol(3.0, OFFSETS, 0.8, 1.0, pulses=PulseTrain(10, 0.05, 0.05, PulseShape.named("block")))
+    train = Protocol(3.0, OFFSETS, 0.8, 0.95, pulses=PulseTrain(10, 0.05, 0.05, PulseShape.named("block")))
     with pytest.raises(ValueError, match="holds for continuous-wave saturation, but the protocol has pulse trains"):
         quantify(ZSpectra(spectra().signal, train, t1_s=torch.ones(1)), "plof")
 

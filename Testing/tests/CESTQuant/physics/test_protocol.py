@@ -75,6 +75,18 @@ def test_a_train_has_gaps_between_its_pulses_only() -> None:
     assert Protocol(3.0, OFFSETS, 1.0, 2.0).duty_cycle == 1.0
 
 
+@pytest.mark.parametrize("time_s", [2.0, 0.0, 0.4, [0.35, 0.35, 2.0]])
+def test_a_duration_that_is_not_that_of_the_pulses_is_refused(time_s: float | list[float]) -> None:
+    train = PulseTrain(4, 0.05, 0.05, PulseShape.named("block"))
+    with pytest.raises(ValueError, match=r"saturation_time_s is .* but the pulse train lasts 0.35 s, without a gap"):
+        Protocol(3.0, OFFSETS, 1.0, time_s, train)
+
+
+def test_a_rounded_duration_of_a_train_is_accepted() -> None:
+    train = PulseTrain(7, 0.0333333, 0.0111111, PulseShape.named("block"))
+    assert Protocol(3.0, OFFSETS, 1.0, 0.3, train).saturation_time_s.tolist() == [0.3] * 3
+
+
 def test_named_shapes_are_symmetric_and_highest_in_the_middle() -> None:
     for name in ("gaussian", "sinc_gaussian"):
         amplitude = PulseShape.named(name, 101).amplitude

@@ -131,6 +131,17 @@ def test_pulse_trains_read_back_to_the_same_signal(shape: str, tmp_path: Path) -
     torch.testing.assert_close(signals[1], signals[0], rtol=0, atol=2e-6)
 
 
+def test_a_measurement_without_rf_is_as_long_as_the_trains_of_the_others(tmp_path: Path) -> None:
+    train = PulseTrain(4, 0.05, 0.05, PulseShape.named("block"))
+    write_seq(Protocol(3.0, [3.5, -300.0], [1.0, 0.0], train.total_time_s, pulses=train), tmp_path / "a.seq")
+    text = (tmp_path / "a.seq").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("saturation_time_s"))
+    (tmp_path / "a.seq").write_text(text.replace(line, f"saturation_time_s {train.total_time_s} 0"))
+    read = read_seq(tmp_path / "a.seq")
+    assert read.pulses is not None
+    assert read.saturation_time_s.tolist() == pytest.approx([0.35, 0.35])
+
+
 def test_a_written_schedule_gives_the_signals_of_the_original(tmp_path: Path) -> None:
     protocol = schedule(readout_pulse_s=0.002, echo_time_s=0.015)
     write_seq(protocol, tmp_path / "a.seq")
