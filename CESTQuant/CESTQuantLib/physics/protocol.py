@@ -34,6 +34,8 @@ DUTY_CYCLE_TOLERANCE = 0.01
 """Difference between the duty cycles of measurements that is due to the rounding of their times."""
 SAME_TRAIN = 0.01
 """Relative difference up to which a rounded duty cycle or saturation time is that of the pulses."""
+_SMALLEST_SINE = 1e-6
+"""Sine of the smallest flip angle that is an excitation; that of 180 degrees is 1e-16, in float32 1e-7."""
 _NOT_NEGATIVE = ("b1_uT", "saturation_time_s", "post_delay_s", "recovery_time_s", "initial_recovery_s")
 _TIMES_THAT_MAY_BE_ABSENT = ("post_delay_s", "recovery_time_s", "initial_recovery_s")
 
@@ -61,7 +63,7 @@ class Protocol:
         recovery_time_s: Time in s from the end of the excitation (or from the sample, without excitation) to the next
             saturation, (measurement,). It matters only where the magnetisation is carried over.
         readout_flip_angle_deg: Flip angle of the excitation in degrees, (measurement,); None where the longitudinal
-            magnetisation is sampled without an excitation.
+            magnetisation is sampled without an excitation. Where the signals are relative to M0, none may be 0.
         readout_pulse_s: Duration in s of a real block pulse, after which nothing is spoiled and the signal is the
             transverse water magnetisation at the echo; 0 for an ideal spoiled excitation.
         echo_time_s: Time in s from the end of the readout pulse to the echo.
@@ -87,7 +89,7 @@ class Protocol:
 
     Raises:
         ValueError: A value is missing, not finite, out of its range, or has another number of values than offsets_ppm,
-            or the duration of the saturation is not that of the pulse train.
+            the duration of the saturation is not that of the pulse train, or a flip angle excites nothing.
     """
 
     field_strength_T: float
@@ -255,6 +257,7 @@ def _validate(protocol: Protocol) -> None:
         if name in _NOT_NEGATIVE and bool((value < 0).any()):
             raise ValueError(f"{name} contains the negative value {float(value.min()):g}; it must be 0 or more")
     _require_time_of_pulses(protocol)
+    _require_excitation(protocol)
     if protocol.signal_normalisation not in NORMALIZATIONS:
         raise ValueError(
             f"signal_normalisation '{protocol.signal_normalisation}' is unknown; use one of {', '.join(NORMALIZATIONS)}"
@@ -276,4 +279,21 @@ def _require_time_of_pulses(protocol: Protocol) -> None:
         raise ValueError(
             f"saturation_time_s is {other[0]:g} but the pulse train lasts {lasts:.4g} s, without a gap after the last "
             "pulse: give the total_time_s of the pulses"
+        )
+
+
+def _require_excitation(protocol: Protocol) -> None:
+    """Refuse flip angles that give no signal where the signals would be divided by 0.
+
+    Relative to M0, that is the signal of the same readout; otherwise the norm of all signals. Where the protocol gives
+    its events, their pulses excite.
+    """
+    angles, normalization = protocol.readout_flip_angle_deg, protocol.signal_normalisation
+    if angles is None or normalization == "none" or protocol.events is not None:
+        return
+    silent = torch.sin(torch.deg2rad(angles.detach())).abs() < _SMALLEST_SINE
+    if bool(silent.any() if normalization == "m0" else silent.all()):
+        raise ValueError(
+            f"readout_flip_angle_deg is {float(angles[silent][0]):g}, which excites nothing: leave it out where z is "
+            "sampled without an excitation"
         )

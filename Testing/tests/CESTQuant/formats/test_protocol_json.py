@@ -241,7 +241,7 @@ def protocols(draw: st.DrawFn) -> Protocol:
         pulses=train,
         post_delay_s=per_measurement(st.floats(0, 1)),
         recovery_time_s=per_measurement(st.floats(0.05, 5)),
-        readout_flip_angle_deg=draw(st.none()) or per_measurement(st.floats(0, 180)),
+        readout_flip_angle_deg=draw(st.none()) or per_measurement(st.floats(1, 179)),
         readout_pulse_s=draw(st.floats(0, 0.01)),
         echo_time_s=echo,
         magnetisation_carried_over=draw(st.booleans()),

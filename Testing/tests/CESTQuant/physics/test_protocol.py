@@ -7,9 +7,12 @@ import math
 import pytest
 import torch
 
+from CESTQuantLib.physics.engines import ENGINES
 from CESTQuantLib.physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
+from CESTQuantLib.physics.pools import Tissue, Water
 from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, concentration_mM
 
 OFFSETS = [-3.5, 0.0, 3.5]
@@ -48,6 +51,32 @@ def test_unusable_values_are_refused_by_name(change: dict, words: str) -> None:
     values = {"field_strength_T": 3.0, "offsets_ppm": OFFSETS, "b1_uT": 2.0, "saturation_time_s": 2.0}
     with pytest.raises(ValueError, match=words):
         Protocol(**values | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "stated"),
+    [
+        ({"readout_flip_angle_deg": 0.0}, "0"),
+        ({"readout_flip_angle_deg": 180.0, "readout_pulse_s": 0.001}, "180"),
+        ({"readout_flip_angle_deg": torch.tensor(180.0)}, "180"),
+        ({"readout_flip_angle_deg": [90.0, 0.0, 90.0]}, "0"),
+        ({"readout_flip_angle_deg": 0.0, "signal_normalisation": "l2"}, "0"),
+    ],
+)
+def test_an_excitation_that_excites_nothing_is_refused(change: dict, stated: str) -> None:
+    words = f"readout_flip_angle_deg is {stated}, which excites nothing: leave it out where z is sampled"
+    with pytest.raises(ValueError, match=words):
+        Protocol(3.0, OFFSETS, 2.0, 2.0, **change)
+
+
+@pytest.mark.parametrize("normalisation", ["l2", "none"])
+def test_single_measurements_may_go_without_excitation_where_nothing_is_divided_by_their_readout(
+    normalisation: str,
+) -> None:
+    flips = [90.0, 0.0, 90.0]
+    protocol = Protocol(3.0, OFFSETS, 2.0, 2.0, readout_flip_angle_deg=flips, signal_normalisation=normalisation)
+    for engine in ENGINES:
+        assert bool((simulate(Tissue(Water(1.3, 0.08)), protocol, engine=engine)[0, [0, 2]] > 0).all())
 
 
 def test_a_larmor_frequency_replaces_the_nominal_field() -> None:
