@@ -15,6 +15,7 @@ from ..physics.events import Events, Play
 from ..physics.protocol import PER_MEASUREMENT, SAME_TRAIN, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from .plausible import gyromagnetic_ratio, initial_magnetization
 from .pulseq.field import STRONGEST_T
 
 SAME_MAGNET = 0.05
@@ -230,12 +231,15 @@ def _from_known(values: dict[str, Any]) -> Protocol:
         readout_pulse_s=number(readout.get("pulse_duration_s", 0.0), "readout: pulse_duration_s"),
         echo_time_s=number(readout.get("echo_time_s", 0.0), "readout: echo_time_s"),
         magnetisation_carried_over=true_or_false(values, "magnetisation_carried_over", default=False),
-        initial_magnetisation=number(values.get("initial_magnetisation", 1.0), "initial_magnetisation"),
+        initial_magnetisation=initial_magnetization(
+            number(values.get("initial_magnetisation", 1.0), "initial_magnetisation"), "initial_magnetisation"
+        ),
         signal_normalisation=values.get("signal_normalisation", "m0"),
         m0_measurements=_m0_measurements(values.get("m0_measurements")),
         larmor_frequency_MHz=None if larmor is None else number(larmor, "larmor_frequency_MHz"),
-        gamma_rad_per_s_per_uT=number(
-            values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT), "gamma_rad_per_s_per_uT"
+        gamma_rad_per_s_per_uT=gyromagnetic_ratio(
+            number(values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT), "gamma_rad_per_s_per_uT"),
+            "gamma_rad_per_s_per_uT",
         ),
         events=None if values.get("events") is None else Events.from_description(values["events"]),
         unknown=unknown,

@@ -61,10 +61,47 @@ def test_fractions_are_relative_to_water(tmp_path: Path) -> None:
         ("k: 40", "k: .nan", "nan"),
         ("b0: 3\n", "b0: -3\n", "b0"),
         ("rel_b1: 1.0", "rel_b1: .inf", "rel_b1"),
+        ("t2: 0.075", "t2: 0.075, dw: 1.0", "water_pool: dw is 1 but must be 0"),
+        ("t1: 1.3", "t1: 1.3, r1: 3", "water_pool: t1 is 1.3 but 1/r1 is 0.3333; remove the wrong one of them"),
+        ("t1: 1.3", "t1: 1300", "water_pool: t1 is 1300 s, which no tissue has: give times in s, not in ms"),
+        ("r1: 1.0", "r1: 0.001", "amide: 1/r1 is 1000 s, which no tissue has"),
+        ("scale: 1.0", "scale: 50", "scale is 50 but must lie between -1 and 1"),
+        ("gamma: 267.5154109126009", "gamma: 42.5764", "gamma is 42.5764, which is that of 1H in MHz/T: give 267.52"),
+        ("b0: 3\n", "b0: 127.7\n", "b0 is 127.7, which no magnet has"),
+        ("reset_init_mag: True", "reset_init_mag: 'false'", "reset_init_mag is 'false' but must be true or false"),
+        ("{f: 0.0009, r1: 1.0, t2: 0.1, k: 40, dw: 3.5}", "", "amide is None but must be a mapping"),
+        ("{f: 1.0, t1: 1.3, t2: 0.075}", "[1, 2]", "water_pool is [1, 2] but must be a mapping"),
+        ("mt_pool: {", "mt_pool: [1]\nother: {", "mt_pool is [1] but must be a mapping"),
+        ("lineshape: Lorentzian", "lineshape: null", "lineshape is empty: give SuperLorentzian, Lorentzian or 'None'"),
+        ("b0: 3\n", "b0:\n", "'b0' is missing or empty"),
     ],
 )
 def test_unusable_pool_files_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert words in unusable(pools_file(tmp_path, POOLS.replace(old, new)))
+
+
+@pytest.mark.parametrize("key", ["gamma: 267.5154109126009", "b0_inhom: 0.0", "rel_b1: 1.0", "scale: 1.0"])
+def test_an_optional_key_without_a_value_has_its_default(tmp_path: Path, key: str) -> None:
+    usual = read_pools(pools_file(tmp_path))
+    assert read_pools(pools_file(tmp_path, POOLS.replace(key, key.split()[0]))) == usual
+
+
+@pytest.mark.parametrize(
+    ("written", "carried"), [("", False), ("True", False), ("1", False), ("0", True), ("no", True)]
+)
+def test_only_an_explicit_no_carries_the_magnetisation_over(tmp_path: Path, written: str, carried: bool) -> None:
+    text = POOLS.replace("reset_init_mag: True", f"reset_init_mag: {written}")
+    assert read_pools(pools_file(tmp_path, text)).magnetisation_carried_over is carried
+
+
+def test_a_relative_b1_in_percent_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"pools\.yaml: rel_b1 is 110, which is unusual: .* not in percent"):
+        read_pools(pools_file(tmp_path, POOLS.replace("rel_b1: 1.0", "rel_b1: 110")))
+
+
+def test_relaxation_may_be_given_twice_where_it_is_the_same(tmp_path: Path) -> None:
+    found = read_pools(pools_file(tmp_path, POOLS.replace("t1: 1.3", "t1: 1.3, r1: 0.769")))
+    assert found.tissue.water.T1_s == 1.3
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,16 @@ def test_pools_may_be_absent() -> None:
         ({"mt_pool_z_only": SCENARIO["mt_pool_z_only"] | {"lineshape": "Voigt"}}, "lineshape 'voigt' is unknown"),
         ({"preparation": {"type": "spin lock"}}, "preparation type 'spin lock' is unknown"),
         ({"preparation": {"type": "CW block", "B1_uT": 1.0}}, "'tsat_s' is missing"),
+        ({"preparation": {"type": "CW block", "B1_uT": None, "tsat_s": 1.0}}, "'B1_uT' is missing or null"),
+        ({"water": SCENARIO["water"] | {"f": 0.5}}, "water: f is 0.5 but must be 1"),
+        ({"water": SCENARIO["water"] | {"dw_ppm": 0.5}}, "water: dw_ppm is 0.5 but must be 0"),
+        ({"water": SCENARIO["water"] | {"T1_s": 1300}}, "water: T1_s is 1300 s, which no tissue has"),
+        ({"gamma_rad_per_s_per_uT": 42.5764}, "42.5764, which is that of 1H in MHz/T: give 267.52 rad/(s uT)"),
+        ({"gamma_MHz_per_T": 40.05}, "267.515 but gamma_MHz_per_T is 40.05, which is 251.64 rad/(s uT)"),
+        (
+            {"preparation": SCENARIO["preparation"] | {"initial_Mz_fraction_all_pools": 30}},
+            "initial_magnetisation is 30 but must lie between -1 and 1",
+        ),
         ({"preparation": {"type": "CW block", "B1_uT": -1.0, "tsat_s": 1}}, "negative value -1"),
         ({"preparation": TRAIN | {"sample_dwell_s": 0.02}}, "samples of 0.02 s last 0.08 s"),
         ({"preparation": TRAIN | {"n_pulses": 0}}, "n_pulses is 0"),
@@ -157,6 +167,7 @@ def test_missing_keys_are_named(key: str) -> None:
             {"mt_pool_z_only": SCENARIO["mt_pool_z_only"] | {"line": "Gaussian"}},
             r"^s\.json: mt_pool_z_only: unknown keys are ignored: line$",
         ),
+        ({"water": SCENARIO["water"] | {"k_Hz": 5}}, r"^s\.json: water: unknown keys are ignored: k_Hz$"),
         (
             {"preparation": SCENARIO["preparation"] | {"B0_shift": 0.1}},
             r"^s\.json: preparation: unknown keys are ignored: B0_shift$",
@@ -166,6 +177,36 @@ def test_missing_keys_are_named(key: str) -> None:
 def test_unknown_keys_are_named_in_a_warning(change: dict[str, Any], words: str) -> None:
     with pytest.warns(UserWarning, match=words):
         read_scenario(scenario() | change, "s.json")
+
+
+@pytest.mark.parametrize(
+    ("preparation", "words"),
+    [
+        (SCENARIO["preparation"] | {"n_pulses": 3, "tp_s": 0.05}, "n_pulses, tp_s are not used in .* 'CW block'"),
+        (TRAIN | {"B1_uT": 2.0}, "B1_uT is not used in a preparation of the type 'pulse train"),
+        (SCENARIO["preparation"] | {"rel_B1": 120}, "rel_B1 is 120, which is unusual: .* not in percent"),
+    ],
+)
+def test_a_preparation_that_may_mean_something_else_is_told(preparation: dict[str, Any], words: str) -> None:
+    with pytest.warns(UserWarning, match=rf"^s\.json: {words}"):
+        read_scenario(scenario(preparation), "s.json")
+
+
+def test_null_is_the_same_as_an_absent_optional_key() -> None:
+    optional = ("rel_B1", "B0_shift_ppm", "initial_Mz_fraction_all_pools", "post_delay_s")
+    absent = {key: value for key, value in SCENARIO["preparation"].items() if key not in optional}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        null = absent | dict.fromkeys((*optional, "trec_s", "reset_before_each_offset"))
+        nothing = spectrum(scenario(null, gamma_rad_per_s_per_uT=None))
+    torch.testing.assert_close(nothing, spectrum(scenario(absent)), rtol=0, atol=0)
+
+
+def test_the_gyromagnetic_ratio_may_be_given_in_mhz_per_tesla() -> None:
+    fluorine = scenario()
+    del fluorine["gamma_rad_per_s_per_uT"]
+    found = read_scenario(fluorine | {"gamma_MHz_per_T": 40.05}, "s.json").protocol
+    assert found.gamma_rad_per_s_per_uT == pytest.approx(251.64, abs=0.01)
 
 
 @pytest.mark.parametrize("preparation", [TRAIN, SCENARIO["preparation"], SCHEDULE | {"reset_before_each_offset": True}])
