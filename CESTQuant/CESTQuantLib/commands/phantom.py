@@ -100,7 +100,7 @@ def _patient(options: Namespace, folder: Path, report: Report, progress: Progres
 
     from ..formats.presets import phantom_model
     from ..logic import CESTQuantLogic
-    from ..phantoms.patient import patient_protocol
+    from ..phantoms.patient import patient_protocol, region_values
     from ..scene.patient_phantom import Slab
 
     report.add_input("regions", options.regions)
@@ -108,6 +108,7 @@ def _patient(options: Namespace, folder: Path, report: Report, progress: Progres
     if options.values:
         report.add_input("values", options.values)
         changes = read_json(options.values)
+        region_values(changes, options.values)  # whose messages then name this file, not the label map
     slab = Slab(options.voxel_size, options.slices, options.slice_thickness, *options.misalignment)
     phantom = CESTQuantLogic().addPatientPhantom(
         read_volume(options.regions),

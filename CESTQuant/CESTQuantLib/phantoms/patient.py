@@ -16,6 +16,7 @@ from NeuroCESTLib.core.checked_json import check_keys, number
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 
+from ..formats.plausible import relaxation_time
 from ..formats.presets import tissue_values
 from ..physics.protocol import Protocol
 from ..tissue.model import tissue_model_from_dict
@@ -118,16 +119,22 @@ def region_values(changes: object = None, source: str = "values") -> dict[int, d
         Values by path, by the value of the tissue in the label map.
 
     Raises:
-        ValueError: A tissue or a path is unknown, or a value is not a number above zero.
+        ValueError: A tissue or a path is unknown, or a value is not a number above zero, not a fraction below 1, or a
+            relaxation time that no tissue has.
     """
     values = {label: preset_numbers(preset) | _CHANGES.get(label, {}) for label, preset in _PRESETS.items()}
     checked = check_keys({} if changes is None else changes, REGIONS.values(), source)
     for label, name in REGIONS.items():
         of_region = check_keys(checked.get(name, {}), values[label], f"{source}: {name}")
         for path, entry in of_region.items():
-            values[label][path] = number(entry, f"{source}: {name}: {path}")
-            if path.endswith(_VARIED) and not values[label][path] > 0:
-                raise ValueError(f"{source}: {name}: {path} is {entry}, but must be above 0")
+            what = f"{source}: {name}: {path}"
+            value = values[label][path] = number(entry, what)
+            if path.endswith(_VARIED) and not value > 0:
+                raise ValueError(f"{what} is {entry}, but must be above 0")
+            if path.endswith("fraction") and not value < 1:
+                raise ValueError(f"{what} is {entry}, but must be below 1: give a proton fraction, relative to water")
+            if path.endswith(("T1_s", "T2_s")):
+                relaxation_time(value, what)
     return values
 
 
@@ -181,9 +188,16 @@ def simulate_patient(
 
     Returns:
         The images, fields and true maps of the slab.
+
+    Raises:
+        ValueError: The seed is negative, or no voxel is more than half tissue.
     """
     if seed < 0:
         raise InputError("seed", f"the seed of the noise must not be negative, as {seed} is")
+    if not (shares.sum(0) > 0.5).any():
+        raise ValueError(
+            "no voxel of the slab is more than half tissue: give smaller voxels, or a label map with more tissue"
+        )
     generator = np.random.default_rng(seed)
     shape = shares.shape[1:]
     shares = _without_traces(shares.reshape(len(REGIONS), -1))

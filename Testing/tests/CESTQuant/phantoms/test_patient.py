@@ -115,6 +115,19 @@ def test_a_slab_may_be_thinner_than_the_voxels_of_the_anatomy(tmp_path: Path, sl
 
 
 @pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("amide.fraction", 5, "v.json: edema: amide.fraction is 5, but must be below 1"),
+        ("water.T1_s", 1300, "v.json: edema: water.T1_s is 1300 s, which no tissue has: give times in s, not in ms"),
+        ("amide.k_Hz", None, "v.json: edema: amide.k_Hz is None, which is not a number"),
+    ],
+)
+def test_values_that_no_tissue_has_are_refused(path: str, value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        region_values({"edema": {path: value}}, "v.json")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--slices", "2"], "--slices can be used only with --regions"),
@@ -126,21 +139,27 @@ def test_a_slab_may_be_thinner_than_the_voxels_of_the_anatomy(tmp_path: Path, sl
         ),
         (["--regions", "{wrong}"], "is not a label map of tissues"),
         (["--regions", "{empty}"], "holds no tissue"),
-        (["--regions", "{head}", "--values", "{bad}"], "unknown keys tumour; use white_matter"),
-        (["--regions", "{head}", "--values", "{negative}"], "amide.fraction is -1, but must be above 0"),
+        (["--regions", "{tiny}"], "tiny.nii.gz': no voxel of the slab is more than half tissue: give smaller voxels"),
+        (["--regions", "{head}", "--values", "{bad}"], "error: {bad}: unknown keys tumour; use white_matter"),
+        (
+            ["--regions", "{head}", "--values", "{negative}"],
+            "error: {negative}: edema: amide.fraction is -1, but must be above 0",
+        ),
     ],
 )
 def test_unusable_input_gets_one_sentence(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture, slicer
 ) -> None:
     image = head(spacing_mm=4.0)
-    for name, written in (("head", image), ("wrong", image * 9), ("empty", image * 0)):
+    tiny = image * 0
+    tiny[12, 12, 12] = ENHANCING
+    for name, written in (("head", image), ("wrong", image * 9), ("empty", image * 0), ("tiny", tiny)):
         sitk.WriteImage(written, str(tmp_path / f"{name}.nii.gz"))
     (tmp_path / "bad.json").write_text('{"tumour": {}}')
     (tmp_path / "negative.json").write_text('{"edema": {"amide.fraction": -1}}')
-    names = {name: tmp_path / f"{name}.nii.gz" for name in ("head", "wrong", "empty")}
+    names = {name: tmp_path / f"{name}.nii.gz" for name in ("head", "wrong", "empty", "tiny")}
     names |= {name: tmp_path / f"{name}.json" for name in ("bad", "negative")}
     filled = [argument.format(**names) for argument in arguments]
     assert main(["phantom", *filled, "--output", str(tmp_path / "out")]) == 2
-    assert message in capsys.readouterr().err
+    assert message.format(**names) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
