@@ -284,15 +284,18 @@ def numbers(value: Any, name: str) -> Tensor:
     """Return one or several numbers as a floating-point tensor of shape (n,).
 
     Args:
-        value: A number, a flat list of numbers, or a tensor of at most one dimension. A floating-point tensor keeps
-            its dtype and its autograd graph; everything else becomes float64.
+        value: A number, a flat list or numpy array of numbers, or a tensor of at most one dimension. A floating-point
+            tensor keeps its dtype and its autograd graph; everything else becomes float64.
         name: Name of the value, with which the message begins.
 
     Raises:
         ValueError: The value is neither a number nor a flat list of numbers.
     """
+    import numpy as np
     import torch
 
+    if isinstance(value, np.ndarray):
+        value = value.copy()  # torch takes no array that is reversed, and would share the memory of any other
     try:
         tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

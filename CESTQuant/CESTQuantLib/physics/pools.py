@@ -1,15 +1,18 @@
 """Tissue as proton pools in exchange: water, solutes and an optional semisolid pool.
 
-Every scalar is a number, or a tensor that broadcasts against (measurement, voxel); most have the shape (voxel,). The
-fields are named as in the model file (``T1_s``, ``k_Hz``, ...). Fractions are proton fractions with water = 1, and
-exchange rates are those from the pool to water (McConnell, J Chem Phys 1958;28:430).
+Every scalar is a number, or a tensor that broadcasts against (measurement, voxel); most have the shape (voxel,). A
+numpy array or a list of numbers becomes a tensor. The fields are named as in the model file (``T1_s``, ``k_Hz``, ...).
+Fractions are proton fractions with water = 1, and exchange rates are those from the pool to water (McConnell, J Chem
+Phys 1958;28:430).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +38,7 @@ class Water:
     T2_s: Scalar
 
     def __post_init__(self) -> None:
+        _make_scalars(self, "water")
         _require_positive(self, "water", "T1_s", "T2_s")
 
 
@@ -61,6 +65,7 @@ class Pool:
     protons: float | None = None
 
     def __post_init__(self) -> None:
+        _make_scalars(self, f"pool '{self.name}':")
         _require_positive(self, f"pool '{self.name}':", "T1_s", "T2_s")
         _require_not_negative(self, f"pool '{self.name}':", "fraction", "k_Hz")
 
@@ -97,6 +102,7 @@ class Semisolid:
     bridge_ppm: float = 0.05
 
     def __post_init__(self) -> None:
+        _make_scalars(self, "semisolid")
         _require_positive(self, "semisolid", "T1_s", "T2_s", "bridge_ppm")
         _require_not_negative(self, "semisolid", "fraction", "k_Hz")
         lineshape_named(self.lineshape)
@@ -124,6 +130,9 @@ class Tissue:
     semisolid: Semisolid | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.solutes, list | tuple):
+            raise ValueError("solutes must be a tuple of pools, such as (amide,) for a single one")
+        object.__setattr__(self, "solutes", tuple(self.solutes))
         names = [pool.name for pool in self.solutes]
         if len(set(names)) != len(names):
             raise ValueError(f"pool names must differ, got {', '.join(names)}")
@@ -159,15 +168,48 @@ class Tissue:
 
     def scalars(self) -> list[Scalar]:
         """Return every physical value of every pool, from which the common shape, dtype and device follow."""
-        pools: list[Water | Pool | Semisolid] = [self.water, *self.solutes]
+        return [value for _, value in self.named_scalars()]
+
+    def named_scalars(self) -> list[tuple[str, Scalar]]:
+        """Return every physical value of every pool with its path, such as ``amide.fraction``."""
+        pools: list[tuple[str, Water | Pool | Semisolid]] = [("water", self.water)]
+        pools += [(pool.name, pool) for pool in self.solutes]
         if self.semisolid is not None:
-            pools.append(self.semisolid)
-        return [
-            getattr(pool, field.name)
-            for pool in pools
-            for field in fields(pool)
-            if field.name.endswith(("_s", "_Hz", "_ppm", "fraction"))
-        ]
+            pools.append(("semisolid", self.semisolid))
+        return [(f"{owner}.{name}", getattr(pool, name)) for owner, pool in pools for name in _scalar_fields(pool)]
+
+
+def as_scalar(value: object, name: str) -> Scalar:
+    """Return a value of the voxels as a number or a tensor; tensors of floating point are returned as they are.
+
+    Args:
+        value: A number, a tensor, a numpy array, or a list of numbers.
+        name: Name of the value, with which the message begins.
+
+    Raises:
+        ValueError: The value is something else.
+    """
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else value.to(torch.float64)
+    if isinstance(value, Real):
+        return float(value)
+    try:
+        array = np.array(value)
+    except (ValueError, RuntimeError):  # lists of unequal length, or of tensors with gradients
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be a number, or a tensor, an array or a list of numbers")
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _scalar_fields(pool: Water | Pool | Semisolid) -> list[str]:
+    """Names of the fields of a pool that hold its physical values."""
+    return [field.name for field in fields(pool) if field.name.endswith(("_s", "_Hz", "_ppm", "fraction"))]
+
+
+def _make_scalars(pool: Water | Pool | Semisolid, owner: str) -> None:
+    for name in _scalar_fields(pool):
+        object.__setattr__(pool, name, as_scalar(getattr(pool, name), f"{owner} {name}"))
 
 
 def _require_positive(pool: Water | Pool | Semisolid, owner: str, *names: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -44,12 +46,13 @@ def _no_time() -> Tensor:
     return torch.zeros(1, dtype=torch.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Protocol:
     """A saturation-transfer protocol.
 
     Quantities per measurement may be given as one number for all measurements, as a list or as a tensor. They become
-    tensors of shape (measurement,), which keep their dtype and gradients; everything else becomes float64.
+    tensors of shape (measurement,), which keep their dtype and gradients; everything else becomes float64. A protocol
+    is equal to itself only, as tensors are.
 
     Attributes:
         field_strength_T: Static field in T.
@@ -121,6 +124,9 @@ class Protocol:
                 value = 0.0
             if value is not None or name != "readout_flip_angle_deg":
                 object.__setattr__(self, name, _one_per_measurement(value, name, len(offsets)))
+        chosen = self.m0_measurements
+        several = (chosen,) if isinstance(chosen, Integral) else chosen
+        object.__setattr__(self, "m0_measurements", tuple(operator.index(number) for number in several))
         _validate(self)
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 from NeuroCESTLib.core.threads import in_threads
 
 from .engines import ENGINES, engine_named
-from .pools import Scalar, Tissue
+from .pools import Scalar, Tissue, as_scalar
 from .protocol import Protocol
 
 __all__ = ["ENGINES", "simulate"]
@@ -48,14 +48,18 @@ def simulate(
         Signal of shape (voxel, measurement), normalised as the protocol says (``"m0"``, ``"l2"`` or ``"none"``).
 
     Raises:
-        ValueError: The engine is unknown, or the protocol leaves open what the saturation is simulated from.
+        ValueError: The engine is unknown, the protocol leaves open what the saturation is simulated from, a field is
+            neither a number nor numbers, or two values have different numbers of voxels.
     """
     signal_of = engine_named(engine)
     if protocol.unknown:
         protocol.require_known("a simulation")
+    b0_shift_ppm, b1_relative = as_scalar(b0_shift_ppm, "b0_shift_ppm"), as_scalar(b1_relative, "b1_relative")
     like = torch.empty(0, dtype=dtype, device=protocol.offsets_ppm.device)
     scalars = [v for v in (*tissue.scalars(), b0_shift_ppm, b1_relative) if isinstance(v, Tensor)]
-    voxels = max((v.shape[-1] for v in scalars if v.ndim), default=1)
+    voxels = _voxel_count(tissue, b0_shift_ppm, b1_relative)
+    if voxels == 0:
+        return like.new_empty(0, protocol.measurement_count)
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (*scalars, *protocol.tensors()))
     if differentiable or like.device.type != "cpu":
         return signal_of(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like).T
@@ -84,6 +88,16 @@ def simulate(
     return torch.cat(signals, 0 if len(measurements) == 1 else 1)
 
 
+def _voxel_count(tissue: Tissue, b0_shift_ppm: Scalar, b1_relative: Scalar) -> int:
+    """Number of voxels of all values that differ between voxels."""
+    named = [*tissue.named_scalars(), ("b0_shift_ppm", b0_shift_ppm), ("b1_relative", b1_relative)]
+    counts = {v.shape[-1]: name for name, v in named if isinstance(v, Tensor) and v.ndim and v.shape[-1] != 1}
+    if len(counts) > 1:
+        (one, name), (other, other_name), *_ = counts.items()
+        raise ValueError(f"{name} has {one} voxels but {other_name} has {other}; give one value or one for each voxel")
+    return next(iter(counts), 1)
+
+
 def _measurement_parts(protocol: Protocol, voxels: int) -> list[slice]:
     """Shares of the measurements for the processors; all at once unless independent and in one chunk of voxels."""
     count = protocol.measurement_count
@@ -95,4 +109,4 @@ def _measurement_parts(protocol: Protocol, voxels: int) -> list[slice]:
 
 
 def _voxels(value: Scalar, part: slice) -> Scalar:
-    return value[..., part] if isinstance(value, Tensor) and value.numel() > 1 else value
+    return value[..., part] if isinstance(value, Tensor) and value.ndim and value.shape[-1] > 1 else value

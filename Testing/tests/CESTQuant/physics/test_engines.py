@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from paths import ROOT
@@ -141,6 +142,27 @@ def test_exchange_with_solutes_dephases_water_until_the_echo(pools: tuple[Pool, 
     torch.testing.assert_close(analytic, numerical, rtol=0, atol=2.5e-3)
     alone = math.sin(math.pi / 3) * math.exp(-0.03 / 0.08)
     assert float(numerical[0, 0]) < alone - 0.01
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("field", ["b0_shift_ppm", "b1_relative"])
+def test_fields_may_be_arrays_or_lists(field: str, engine: str) -> None:
+    expected = simulate(TISSUE, PROTOCOL, engine=engine, **{field: torch.tensor([1.0, 0.9], dtype=torch.float64)})
+    for given in ([1.0, 0.9], np.array([1.0, 0.9])):
+        torch.testing.assert_close(simulate(TISSUE, PROTOCOL, engine=engine, **{field: given}), expected)
+
+
+def test_values_of_different_numbers_of_voxels_are_refused_by_name() -> None:
+    tissue = Tissue(Water(1.3, 0.08), (Pool("amide", [1e-3, 2e-3, 3e-3], 30.0, 1.0, 0.1, 3.5),))
+    with pytest.raises(ValueError, match=r"^amide\.fraction has 3 voxels but b0_shift_ppm has 2; give one value or"):
+        simulate(tissue, PROTOCOL, b0_shift_ppm=[0.0, 0.1])
+    with pytest.raises(ValueError, match="b1_relative must be a number"):
+        simulate(tissue, PROTOCOL, b1_relative="nominal")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_voxels_have_no_signals(engine: str) -> None:
+    assert simulate(TISSUE, PROTOCOL, engine=engine, b0_shift_ppm=torch.empty(0)).shape == (0, 3)
 
 
 def test_unknown_engines_are_refused_with_the_list_of_the_known_ones() -> None:

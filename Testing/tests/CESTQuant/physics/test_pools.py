@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,35 @@ def test_impossible_values_are_refused_by_name(values: dict, words: str) -> None
     given = {"fraction": 1e-3, "k_Hz": 30.0, "T1_s": 1.0, "T2_s": 0.1, "dw_ppm": 3.5}
     with pytest.raises(ValueError, match=words):
         Pool("amide", **given | values)
+
+
+@pytest.mark.parametrize("value", [[1e-3, 2e-3], np.array([1e-3, 2e-3]), np.array([2e-3, 1e-3])[::-1]])
+def test_lists_and_arrays_of_the_voxels_become_tensors(value: object) -> None:
+    fraction = Pool("amide", value, 30.0, 1.0, 0.1, 3.5).fraction
+    torch.testing.assert_close(fraction, torch.tensor([1e-3, 2e-3], dtype=torch.float64))
+
+
+def test_floating_point_tensors_are_kept_and_others_become_floating_point() -> None:
+    given = torch.ones(2, dtype=torch.float32, requires_grad=True)
+    assert Water(given, torch.tensor([1, 2])).T1_s is given
+    assert Water(given, torch.tensor([1, 2])).T2_s.dtype == torch.float64
+    assert type(Water(np.float64(1.0), 1).T1_s) is float
+
+
+@pytest.mark.parametrize(
+    "value", [None, "fast", [1.0, [2.0]], np.array([1.0, None]), [torch.ones((), requires_grad=True)]]
+)
+def test_what_is_no_value_of_the_voxels_is_refused_by_name(value: object) -> None:
+    with pytest.raises(
+        ValueError, match="pool 'amide': k_Hz must be a number, or a tensor, an array or a list of numbers"
+    ):
+        Pool("amide", 1e-3, value, 1.0, 0.1, 3.5)
+
+
+def test_the_solutes_are_several_pools() -> None:
+    assert Tissue(Water(1.0, 0.1), [AMIDE]).solutes == (AMIDE,)
+    with pytest.raises(ValueError, match="solutes must be a tuple of pools"):
+        Tissue(Water(1.0, 0.1), AMIDE)
 
 
 def test_values_that_are_not_finite_pass() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,20 @@ def test_numbers_and_lists_become_one_float64_value_per_measurement() -> None:
     assert protocol.saturation_time_s.tolist() == [1.0, 2.0, 3.0]
     assert protocol.recovery_time_s.tolist() == [0.0, 0.0, 0.0]
     assert protocol.readout_flip_angle_deg is None
+
+
+@pytest.mark.parametrize("given", [2, np.int64(2), [2], np.array([2]), (2,)])
+def test_the_m0_measurements_become_a_tuple_of_integers(given: object) -> None:
+    found = Protocol(3.0, [1.0, 100.0], 2.0, 1.0, m0_measurements=given).m0_measurements
+    assert found == (2,)
+    assert type(found[0]) is int
+
+
+def test_a_protocol_is_equal_to_itself_only() -> None:
+    one, other = (Protocol(3.0, [1.0, 2.0], 2.0, 1.0) for _ in range(2))
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2
 
 
 def test_tensors_keep_their_gradients() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from arbitrary_values import json_values, one_line, reads_or_explains
@@ -111,6 +113,18 @@ def test_lists_of_numbers_become_float64_and_tensors_keep_their_type_and_graph()
     trained = torch.ones(3, dtype=torch.float32, requires_grad=True)
     assert numbers(trained, "b1_uT").dtype == torch.float32
     assert numbers(trained, "b1_uT").requires_grad
+
+
+def test_arrays_become_tensors_of_their_own_also_where_they_are_reversed_or_read_only() -> None:
+    array = np.array([3.0, 2.0, 1.0])
+    found, reversed_ = numbers(array, "offsets_ppm"), numbers(array[::-1], "offsets_ppm")
+    array[0] = 30.0
+    assert found.tolist() == [3.0, 2.0, 1.0]
+    assert reversed_.tolist() == [1.0, 2.0, 3.0]
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert numbers(array, "offsets_ppm").tolist() == [30.0, 2.0, 1.0]
 
 
 @pytest.mark.parametrize("value", [None, "two", [[1, 2]], [1, "two"], {"a": 1}, [10**400]])
