@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .formats.protocol_files import read_protocol
     from .methods.base import Settings
+    from .methods.model_fit import fit
     from .methods.registry import METHODS, quantify
     from .physics.pools import Pool, Tissue, Water
     from .physics.protocol import Protocol
     from .physics.simulation import simulate
-    from .tissue.fit import fit_tissue_model as fit
     from .tissue.model import TissueModel, read_tissue_model
     from .tissue.spectra import ZSpectra
 
@@ -25,7 +25,7 @@ _MODULES = {
     "read_protocol": ".formats.protocol_files",
     "TissueModel": ".tissue.model",
     "read_tissue_model": ".tissue.model",
-    "fit": ".tissue.fit:fit_tissue_model",
+    "fit": ".methods.model_fit",
     "METHODS": ".methods.registry",
     "Settings": ".methods.base",
     "quantify": ".methods.registry",

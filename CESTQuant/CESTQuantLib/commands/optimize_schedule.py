@@ -35,7 +35,7 @@ def run(options: Namespace) -> None:
     from NeuroCESTLib.core.processes import processes
     from NeuroCESTLib.report.record import Report
 
-    from ..networks.config import config_file, files_of_config, m0_warnings
+    from ..networks.config import config_file, engine_warnings, files_of_config, m0_warnings
     from ..networks.reconstruction import weak_output_warnings
     from ..schedules.config import read_design
     from ..schedules.files import RESULTS, summarize, write_design
@@ -69,8 +69,9 @@ def run(options: Namespace) -> None:
             if violated:
                 report.warnings.append(f"the start was moved inside the limits: {'; '.join(violated)}")
             report.summary |= summarize(design, result)
-            lowered = m0_warnings(result.optimized.protocol, design.problem.tissue, design.problem.engine)
-            report.warnings += [f"the optimised schedule: {warning}" for warning in lowered]
+            for warnings_of in (m0_warnings, engine_warnings):
+                found = warnings_of(result.optimized.protocol, design.problem.tissue, design.problem.engine)
+                report.warnings += [f"the optimised schedule: {warning}" for warning in found]
             report.warnings += weak_output_warnings(report.summary["optimised_schedule"]["held_out"])
             report.add_times(result.seconds)
             report.write(folder)

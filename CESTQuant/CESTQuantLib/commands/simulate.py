@@ -61,7 +61,7 @@ def _simulate(options: Namespace) -> None:
     from ..formats.scenario import read_scenario
     from ..physics.r1rho.regime import regime_warnings
     from ..physics.simulation import simulate
-    from ..tissue.engine_error import USUAL_ERROR
+    from ..tissue.engine_error import simulation_error
 
     if (options.scenario is None) == (options.pools is None) or (options.pools is None) != (options.sequence is None):
         raise ValueError("give either SCENARIO.json, or --pools POOLS.yaml with --sequence PREP.seq")
@@ -98,12 +98,9 @@ def _simulate(options: Namespace) -> None:
     z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype).mean(0)
     if options.engine == "r1rho":
         exact = simulate(tissue, protocol, b0_shift_ppm=b0, b1_relative=b1).mean(0)
-        error = (z.double() - exact).abs()
-        if float(error.max()) > USUAL_ERROR:
+        if (error := simulation_error(z.unsqueeze(0), exact.unsqueeze(0), protocol, "r1rho")) is not None:
             warnings.warn(
-                f"{options.scenario or options.sequence}: r1rho is off by up to {float(error.max()):.2g} in Z (at "
-                f"{float(protocol.offsets_ppm[error.argmax()]):g} ppm): use --engine bloch-mcconnell",
-                stacklevel=2,
+                f"{options.scenario or options.sequence}: {error}: use --engine bloch-mcconnell", stacklevel=2
             )
     rows = zip(range(len(z)), protocol.offsets_ppm.tolist(), z.tolist(), strict=True)
     write_csv(("index", "offset_ppm", "z"), rows, options.output)

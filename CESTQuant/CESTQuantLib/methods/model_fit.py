@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from warnings import warn
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
@@ -13,7 +14,9 @@ from .quantities import B0_SHIFT, B1_RELATIVE, CHI_SQUARE, POOL_QUANTITIES, RMSE
 if TYPE_CHECKING:
     from NeuroCESTLib.core.progress import Progress
 
+    from ..fitting.spatial.neighbors import Neighbors
     from ..physics.protocol import Protocol
+    from ..tissue.fit import ModelFit
     from ..tissue.model import TissueModel
     from ..tissue.spectra import ZSpectra
 
@@ -31,6 +34,41 @@ def fit_bloch_mcconnell(spectra: ZSpectra, settings: Settings, progress: Progres
     """Fit the tissue model with the numerical solution of the Bloch-McConnell equations."""
     assert settings.model is not None  # Method.needs
     return _fit(spectra, settings, "bloch-mcconnell", (), progress)
+
+
+def fit(
+    spectra: ZSpectra,
+    model: TissueModel,
+    *,
+    engine: str = "r1rho",
+    noise_sd: float | None = None,
+    max_iterations: int = 60,
+    neighbors: Neighbors | None = None,
+    progress: Progress | None = None,
+) -> ModelFit:
+    """Fit a tissue model to every voxel, and warn where the analytic solution cannot be trusted.
+
+    Arguments, result and errors are those of :func:`.tissue.fit.fit_tissue_model`. The fit is within the reach of the
+    analytic solution (``r1rho``, the default) for continuous-wave saturation that is long against T2 of water.
+    """
+    from ..tissue.engine_error import EXACT_ENGINE, estimate_engine_error
+    from ..tissue.fit import fit_tissue_model
+
+    found = fit_tissue_model(
+        spectra,
+        model,
+        engine=engine,
+        noise_sd=noise_sd,
+        max_iterations=max_iterations,
+        neighbors=neighbors,
+        progress=progress,
+    )
+    if engine != EXACT_ENGINE:
+        error = estimate_engine_error(found)
+        noted = None if error is None else error.warning(engine)
+        for warning in (*analytic_warnings(spectra.protocol, model), *([] if noted is None else [noted])):
+            warn(warning, stacklevel=2)
+    return found
 
 
 def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]:

@@ -25,11 +25,13 @@ from ..formats.protocol_files import read_protocol
 from ..formats.protocol_json import protocol_from_dict
 from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
+from ..physics.r1rho.regime import regime_warnings
 from ..preprocessing.normalization import spectrum_protocol
 from ..preprocessing.reference import m0_measurements, with_m0_named
 from ..tissue.distributions import TissueDistribution
+from ..tissue.engine_error import EXACT_ENGINE, simulation_error
 from .architecture import NetworkOptions, ReconstructionNetwork, network_options
-from .dataset import NOISE_SD, DataSet, simulate_dataset
+from .dataset import NOISE_SD, DataSet, signals_of, simulate_dataset
 from .settings import TrainingSettings, output_weights
 from .targets import new_network, outputs_of, require_targets
 
@@ -68,6 +70,7 @@ CONFIG_KEYS = (
 M0_AT_EQUILIBRIUM = 0.98
 """Share of the equilibrium signal from which an M0 measurement serves as one without a warning."""
 _M0_SAMPLES = 20
+_COMPARED_SAMPLES = 20
 _PRESETS = ("larginine", "autocest")
 """Beginnings of the names of bundled configurations; other bundled files are protocols and pool descriptions."""
 
@@ -229,6 +232,8 @@ def config_from_dict(values: Any, source: str = "config", folder: Path | None = 
         distribution = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
         for warning in m0_warnings(acquisition, distribution, values.get("engine", "r1rho")):
             warnings.warn(f"{source}: {warning}", stacklevel=2)
+        for warning in engine_warnings(protocol, distribution, values.get("engine", "r1rho")):
+            warnings.warn(f"{source}: {warning}", stacklevel=2)
         targets = names(values.get("targets") or distribution.varied)
         require_targets(targets, distribution)
         noise_sd = noise_limits(values.get("noise_sd", NOISE_SD))
@@ -335,6 +340,25 @@ def m0_warnings(acquisition: Protocol, distribution: TissueDistribution, engine:
         "simulated, while those of a scan are divided by M0: let the measurement before M0 recover for longer, place "
         "M0 farther off resonance, or give an M0 image for the scan and leave these measurements out of the protocol"
     ]
+
+
+def engine_warnings(protocol: Protocol, distribution: TissueDistribution, engine: str) -> tuple[str, ...]:
+    """Return sentences for the user where an engine is off in these tissues, and why; otherwise nothing.
+
+    Args:
+        protocol: Protocol of the spectra.
+        distribution: Distribution of the tissues, of which some are simulated with the Bloch-McConnell equations too.
+        engine: ``r1rho`` or ``bloch-mcconnell``.
+    """
+    if engine == EXACT_ENGINE:
+        return ()
+    drawn = distribution.sample(_COMPARED_SAMPLES, torch.Generator().manual_seed(0))
+    signal, exact = (signals_of(distribution, drawn, protocol, engine=name) for name in (engine, EXACT_ENGINE))
+    error = simulation_error(signal, exact, protocol, engine)
+    if error is None:
+        return ()
+    reasons = regime_warnings(protocol, distribution.entries["water.T2_s"].range[1]) if engine == "r1rho" else ()
+    return (*reasons, f'among {_COMPARED_SAMPLES} drawn tissues {error}: set "engine" to "{EXACT_ENGINE}"')
 
 
 def protocol_file(value: Any, folder: Path) -> Path | None:

@@ -17,6 +17,7 @@ from ..networks.config import (
     check_config_keys,
     config_file,
     config_protocol,
+    engine_warnings,
     errors_naming,
     false_alarm_rate,
     m0_warnings,
@@ -101,6 +102,8 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
             raise ValueError("noise_sd is 0, for which there is no Cramér-Rao bound; give a positive number")
         design.schedule()
         for warning in m0_warnings(design.protocol, problem.tissue, problem.engine):
+            warnings.warn(f"{source}: {warning}", stacklevel=2)
+        for warning in engine_warnings(design.protocol, problem.tissue, problem.engine):
             warnings.warn(f"{source}: {warning}", stacklevel=2)
     return design
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..fitting.statistics import estimator_gain
+from ..physics.protocol import Protocol
 from .confidence.limits import residual_variance
 from .fit import ModelFit
 
@@ -21,6 +22,22 @@ NEGLIGIBLE_ERROR = 6e-3
 """Errors in Z below which there is no warning, whatever they do to the fitted values: the report has both."""
 NOTICEABLE_BIAS = 3.0
 """Bias of a fitted value in standard errors from which a warning is given."""
+
+
+def simulation_error(signal: Tensor, exact: Tensor, protocol: Protocol, engine: str) -> str | None:
+    """Return how far simulated signals are off, in words, where that is more than usual, otherwise None.
+
+    Args:
+        signal: Signals (voxel, measurement) of an engine; values that are not finite are left out.
+        exact: Those of the Bloch-McConnell equations.
+        protocol: Acquisition.
+        engine: Name of the engine.
+    """
+    error = (signal.double() - exact.double()).abs().nan_to_num(0.0, 0.0).amax(0)
+    if float(error.max()) <= USUAL_ERROR:
+        return None
+    offset = float(protocol.offsets_ppm[error.argmax()])
+    return f"{engine} is off by up to {float(error.max()):.2g} in Z (at {offset:g} ppm)"
 
 
 @dataclass(frozen=True)

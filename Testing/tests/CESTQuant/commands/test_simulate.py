@@ -110,7 +110,10 @@ def test_the_analytic_engine_warns_outside_its_regime(tmp_path: Path, capsys: py
     write_json(AMIDE_SCENARIO | {"offsets_ppm": [-0.5, 0.5, 2.0], "preparation": preparation}, tmp_path / "s.json")
     files = ["simulate", str(tmp_path / "s.json"), "--output", str(tmp_path / "z.csv")]
     assert main([*files, "--engine", "r1rho"]) == 0
-    assert "s.json: 2 measurements lie within 1 ppm of water" in capsys.readouterr().err
+    assert (
+        "s.json: in 3 of 3 measurements, up to 2 ppm from water, the saturation is short against T2"
+        in capsys.readouterr().err
+    )
     assert main(files) == 0
     assert "warning" not in capsys.readouterr().err
 

@@ -19,11 +19,11 @@ from CESTQuantLib.batch import main
 from CESTQuantLib.formats.presets import FOLDER
 from CESTQuantLib.formats.protocol_difference import protocol_difference
 from CESTQuantLib.networks.architecture import NetworkOptions
-from CESTQuantLib.networks.config import CONFIG_KEYS, TrainingConfig, config_from_dict
+from CESTQuantLib.networks.config import CONFIG_KEYS, TrainingConfig, config_from_dict, config_names, read_config
 from CESTQuantLib.networks.settings import TrainingSettings
 from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.schedules.bound import BoundSettings
-from CESTQuantLib.schedules.config import design_from_dict
+from CESTQuantLib.schedules.config import design_from_dict, read_design
 
 COMPLETE: dict[str, Any] = {
     **SCHEDULE_CONFIG,
@@ -197,6 +197,49 @@ def test_the_warning_of_several_measurements_without_names_is_in_the_plural(read
     two = {"offsets_ppm": [-300, *stated["offsets_ppm"], -300], "b1_uT": [0, *stated["b1_uT"], 0]}
     with pytest.warns(UserWarning, match="measurements 1 and 8, far off resonance and without RF, are taken for M0"):
         read({**SCHEDULE_CONFIG, "trainable": "b1_uT", "limits": {}, "protocol": {**stated, **two}})
+
+
+PULSE_TRAIN = protocol_7T(
+    [2.0, 2.5, 3.0, 3.5, 4.0],
+    2.0,
+    **{"saturation_type": "pulse_train", "n_pulses": 20, "pulse_duration_s": 0.05, "duty_cycle": 0.5},
+    pulse_shape="gaussian",
+)
+del PULSE_TRAIN["saturation_time_s"]
+OUTSIDE = [
+    ({"protocol": PULSE_TRAIN, "tissue": amide_tissue()}, "R1rho treats pulse trains as continuous-wave saturation"),
+    (
+        {"protocol": protocol_7T([1.5, 2.0, 3.5], 4.0) | {"saturation_time_s": 0.1}, "tissue": amide_tissue()},
+        "in 2 of 3 measurements, up to 2 ppm from water, the saturation is short against T2",
+    ),
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(("config", "reason"), OUTSIDE)
+def test_tissues_for_which_the_analytic_solution_is_off_are_warned_about(
+    read: Callable, config: dict[str, Any], reason: str
+) -> None:
+    config = {**config, "targets": "amide.k_Hz"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read(config, "c.json")
+    assert [str(warning.message).startswith("c.json: ") for warning in caught] == [True, True]
+    why, how_much = (str(warning.message) for warning in caught)
+    assert reason in why
+    assert "c.json: among 20 drawn tissues r1rho is off by up to 0." in how_much
+    assert 'set "engine" to "bloch-mcconnell"' in how_much
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read({**config, "engine": "bloch-mcconnell"})
+
+
+@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("read", [read_config, read_design])
+def test_the_bundled_configurations_are_within_reach_of_their_engines(read: Callable, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(name)
 
 
 def carried_over(flip_deg: float, recovery_s: float) -> dict[str, Any]:

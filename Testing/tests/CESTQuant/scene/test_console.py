@@ -275,7 +275,7 @@ def test_analytic_solution_near_water_is_warned_about(fitted: Callable, acquisit
     short = replace(acquisition.protocol, saturation_time_s=0.2)
     regime, error, undetermined = fitted(protocol=short).report["warnings"]
     assert "does not determine amine.fraction" in undetermined  # such a misfit hides it
-    assert "within 1 ppm of water" in regime
+    assert "the saturation is short against T2 of water" in regime
     assert "at the fitted values r1rho is off by up to" in error
     for warning in (regime, error):
         assert "prefer bloch-mcconnell" in warning

@@ -163,10 +163,10 @@ def test_bundled_configurations_have_names_and_strategies_are_protocols(
     assert "\n" not in error
 
 
-def test_an_m0_that_the_optimised_schedule_leaves_too_low_is_told(tmp_path: Path) -> None:
+def test_what_is_wrong_with_the_optimised_schedule_is_told(tmp_path: Path) -> None:
     m0 = {
-        "offsets_ppm": [2.5, 3, 3.5, -300],
-        "b1_uT": [1, 2, 3, 0],
+        "offsets_ppm": [2, 3, 3.5, -300],
+        "b1_uT": [4, 2, 3, 0],
         "m0_measurements": [4],
         "signal_normalisation": "m0",
     }
@@ -176,3 +176,5 @@ def test_an_m0_that_the_optimised_schedule_leaves_too_low_is_told(tmp_path: Path
     assert run("optimize-schedule", path, "--output", tmp_path / "out") == 0
     told = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
     assert any(sentence.startswith("the optimised schedule: M0 measurement 4 reaches only 0.") for sentence in told)
+    off = "the optimised schedule: among 20 drawn tissues r1rho is off by up to 0.0"
+    assert any(sentence.startswith(off) for sentence in told)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from fit_cases import B1, MODEL, PROTOCOL, fit, fitted, model_with, study
 
+import CESTQuantLib
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
@@ -66,6 +69,21 @@ def test_a_fit_outside_the_regime_says_by_how_much_it_is_wrong() -> None:
         spectra.of_voxels(torch.arange(2)), "bloch-mcconnell", Settings(model=tissue_model_from_dict(MODEL))
     )
     assert exact.warnings == ()
+
+
+def test_a_fit_from_python_warns_outside_the_regime_as_the_command_does() -> None:
+    signal, _ = study(5, "bloch-mcconnell", protocol=SHORT, noise=0.002)
+    spectra, model = ZSpectra(signal, SHORT), tissue_model_from_dict(MODEL)
+    with pytest.warns(UserWarning, match="prefer bloch-mcconnell") as caught:
+        CESTQuantLib.fit(spectra, model)
+    told = [str(warning.message) for warning in caught]
+    command = quantify(spectra, "r1rho", Settings(model=model)).warnings
+    assert told == [warning for warning in command if "prefer bloch-mcconnell" in warning]
+    assert len(told) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CESTQuantLib.fit(spectra, model, engine="bloch-mcconnell")
+        CESTQuantLib.fit(ZSpectra(study(5, "bloch-mcconnell", noise=0.002)[0], PROTOCOL), model)
 
 
 @pytest.mark.parametrize("noise_sd", [0.002, None])
