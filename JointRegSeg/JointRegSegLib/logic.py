@@ -19,7 +19,14 @@ from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from .inference.settings import NO_NETWORK, InferenceSettings
-from .scene.carrying import carried_along, carrying_transforms, lost_beyond, node_to_carry
+from .scene.carrying import (
+    absent_from_brain,
+    carried_along,
+    carrying_transforms,
+    check_place,
+    lost_beyond,
+    node_to_carry,
+)
 from .scene.results import JointRegSegResult, into_scene, tell_label_readings
 from .scene.study import misplaced_images, study_of
 
@@ -102,6 +109,8 @@ class JointRegSegLogic:
         nodes_to_carry = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
         first_grid = Geometry.of(next(iter(moving_nodes.values())))
         to_carry = [node_to_carry(node, first_grid) for node in nodes_to_carry]
+        for each in to_carry:
+            check_place(each, moving)
         from .inference.pipeline import process_pair
 
         settings = InferenceSettings(
@@ -130,6 +139,8 @@ class JointRegSegLogic:
             of_carried += notes
             if each.labels or each.voxels is None:
                 of_carried += lost_beyond(each, back, fixed_image)
+            else:
+                of_carried += absent_from_brain(each, forth, joint.fixed_mask)
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
         folder = folderName or " and ".join(names)
         with scene_unchanged_on_error():

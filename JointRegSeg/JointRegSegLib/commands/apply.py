@@ -213,7 +213,7 @@ class _Inputs:
 def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Report) -> _Inputs:
     """Read the input files and record them in the report."""
     from NeuroCESTLib.scene.geometry import Geometry
-    from NeuroCESTLib.scene.image_files import node_name
+    from NeuroCESTLib.scene.image_files import node_name, read_header
     from NeuroCESTLib.scene.segmentations import read_segmentation
     from NeuroCESTLib.scene.volumes import read_volume
 
@@ -242,6 +242,12 @@ def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Re
         else:
             node = read(read_volume, path, "carry", node_name(path))
             check_axes(Geometry.of(node).direction, f"'{path}'")
+            if len(read_header(path).sizes) < 3:
+                warnings.warn(
+                    f"'{path}' is 2-D, so its position across the slice is not known and taken to be 0 mm: save it "
+                    "as a 3-D image of one slice",
+                    stacklevel=1,
+                )
         inputs.carried.append(node)
     names = [node.GetName() for node in inputs.carried]
     for node, path in zip(inputs.carried, options.carry, strict=True):

@@ -24,7 +24,7 @@ from NeuroCESTLib.scene.segmentations import (
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
 from ..images.modalities import TITLES
-from ..images.study import TUMOR, StudyImages, check_axes
+from ..images.study import TUMOR, StudyImages, check_axes, overlap
 from ..inference.coregistration import image_of_grid, mask_doubts
 from .files import position_file
 from .results import position_name
@@ -39,6 +39,8 @@ MAP = "map"
 """What is carried along besides labels."""
 _LEAST_LOST_ML = 0.05
 """Smallest volume beyond the fixed image that is told."""
+_LEAST_SHARE = 0.01
+"""Share of the fixed brain below which a map that loses most of its values is told; a single slice has more."""
 _MOST_LABELS = 300
 """Number of distinct values above which a volume is no label map; brain parcellations have some 200."""
 _FEW_LABELS = 16
@@ -103,6 +105,22 @@ def node_to_carry(node: Any, otherwise: Geometry) -> NodeToCarry:
     grid = Geometry.of(node)
     check_axes(grid.direction, title)
     return NodeToCarry(node, title, node.GetName(), grid, grid, holds_labels(node), voxels)
+
+
+def check_place(carried: NodeToCarry, moving: StudyImages) -> None:
+    """Check that an image to carry along lies where the moving visit does; segmentations are told by `lost_beyond`.
+
+    Raises:
+        ValueError: It lies elsewhere in space; the message names it.
+    """
+    if carried.voxels is None:
+        return
+    box = carried.grid.to_sitk(np.zeros(carried.grid.shape, np.uint8))
+    if not any(overlap(image, box) for image in moving.images.values()):
+        raise ValueError(
+            f"{carried.title} lies elsewhere in space than the images of the {moving.name} study: choose an image of "
+            "that visit, or correct its position"
+        )
 
 
 def holds_labels(node: Any) -> bool:
@@ -209,6 +227,30 @@ def lost_beyond(carried: NodeToCarry, back: sitk.Transform, fixed: sitk.Image) -
     return [
         f"{carried.title} reaches beyond the fixed image: {lost_ml:.1f} of its {whole_ml:.1f} ml are not in its copy "
         "on the fixed study"
+    ]
+
+
+def absent_from_brain(carried: NodeToCarry, transform: sitk.Transform, brain: sitk.Image) -> list[str]:
+    """Return a sentence where hardly any value of a map lies in the fixed brain.
+
+    Args:
+        carried: Volume that holds no labels.
+        transform: Maps points of the fixed space to points of the node (LPS mm).
+        brain: Brain of the fixed study.
+    """
+    import SimpleITK as sitk
+
+    assert carried.voxels is not None
+    values = _resampled(carried.grid.to_sitk(carried.voxels.astype(np.float32)), brain, transform)
+    inside = sitk.GetArrayViewFromImage(brain) != 0
+    voxel_ml = float(np.prod(brain.GetSpacing())) / 1000
+    known_ml, brain_ml = float((inside & np.isfinite(values)).sum()) * voxel_ml, float(inside.sum()) * voxel_ml
+    own_ml = float(np.isfinite(carried.voxels).sum()) * carried.grid.voxel_volume_mm3 / 1000
+    if known_ml >= _LEAST_SHARE * brain_ml or known_ml > own_ml / 2:
+        return []
+    return [
+        f"{carried.title} has values in only {known_ml:.1f} of the {brain_ml:.1f} ml of the fixed brain: check that it "
+        "belongs to the moving visit, and its position"
     ]
 
 

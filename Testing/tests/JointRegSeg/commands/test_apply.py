@@ -356,6 +356,10 @@ def _malicious(visits: Path, tmp_path: Path) -> dict:
             lambda visits, tmp_path: {"carry": [_sheared(visits, tmp_path)]},
             "'{folder}/bad.nrrd' has axes that are not perpendicular",
         ),
+        (
+            lambda visits, tmp_path: {"carry": _far_away(visits, tmp_path)["fixed"][-1:]},
+            "'{folder}/bad.nii.gz' lies elsewhere in space than the images of the moving study",
+        ),
         (_malicious, "bad.pt'"),
         (lambda visits, tmp_path: {"fixed": ["-", "-"]}, "--fixed has no file"),
         (lambda visits, tmp_path: {"refine": -3}, "--refine is -3"),
@@ -402,6 +406,17 @@ def test_a_meaning_of_labels_without_a_label_file_is_told(
     words = arguments(visits, tmp_path / "out", **one, weights="none", refine=0, labels="brats2023")
     assert main(words) == 0
     assert "warning: --labels changes nothing without --fixed-tumor or --moving-tumor" in capfd.readouterr().err
+
+
+def test_an_image_of_two_dimensions_that_is_carried_along_has_no_known_position_which_is_told(
+    visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    image = sitk.ReadImage(str(visits / "second" / "t1.nii.gz"))
+    sitk.WriteImage(image[:, :, image.GetSize()[2] // 2], str(tmp_path / "slice.nii.gz"))
+    one = {which: [visits / folder / "t1.nii.gz"] for which, folder in (("fixed", "first"), ("moving", "second"))}
+    words = arguments(visits, tmp_path / "out", **one, weights="none", refine=0, carry=[tmp_path / "slice.nii.gz"])
+    assert main(words) == 0
+    assert f"warning: '{tmp_path}/slice.nii.gz' is 2-D, so its position across the slice" in capfd.readouterr().err
 
 
 def test_help_names_every_option_with_its_unit_or_format(capfd: pytest.CaptureFixture) -> None:

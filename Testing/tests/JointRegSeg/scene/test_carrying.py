@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.scene.carrying import carried_along, node_to_carry
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.scene.carrying import absent_from_brain, carried_along, check_place, node_to_carry
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
+from NeuroCESTLib.scene.volumes import add_volume
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 SHAPE = (20, 20, 20)
@@ -40,3 +42,46 @@ def test_a_segmentation_on_the_voxels_of_the_fixed_image_stays_as_it_is(slicer: 
     np.testing.assert_array_equal(
         masks_on(carried_along(node_to_carry(node, fixed), IDENTITY, image)(), fixed)["core"], drawn
     )
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_an_image_beside_the_visit_is_refused(slicer: ModuleType, label: bool) -> None:
+    """Its copy on the fixed study would be empty."""
+    grid = Geometry(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+    moving = StudyImages({"t1": grid.to_sitk(np.zeros(SHAPE, np.float32))}, name="moving")
+    for shift_mm, here in ((20.0, True), (3000.0, False)):
+        matrix = grid.ijk_to_ras.copy()
+        matrix[0, 3] += shift_mm
+        carried = node_to_carry(add_volume(np.ones(SHAPE, np.uint8), Geometry(SHAPE, matrix), "amide", label), grid)
+        if here:
+            check_place(carried, moving)
+            continue
+        with pytest.raises(ValueError, match="'amide' lies elsewhere in space than the images of the moving study"):
+            check_place(carried, moving)
+
+
+@pytest.mark.parametrize(
+    ("planes", "known", "words"),
+    [
+        (slice(0, 20), slice(0, 20), []),
+        (slice(8, 9), slice(0, 1), []),  # a single slice
+        (slice(0, 20), slice(10, 11), []),  # fitted in a small region, all of which arrives
+        (slice(0, 2), slice(0, 2), ["'amide' has values in only 0.0 of the 20.5 ml of the fixed brain: check that it"]),
+    ],
+)
+def test_a_map_that_hardly_meets_the_fixed_brain_is_told(
+    slicer: ModuleType, planes: slice, known: slice, words: list[str]
+) -> None:
+    fixed = Geometry(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+    brain = np.zeros(SHAPE, np.uint8)
+    brain[4:12, :, 2:18] = 1
+    matrix = fixed.ijk_to_ras.copy()
+    matrix[2, 3] += 2.0 * planes.start
+    values = np.full((planes.stop - planes.start, *SHAPE[1:]), np.nan, np.float32)
+    values[known] = np.random.default_rng(0).random(values[known].shape) - 0.5
+    if known.stop - known.start == 1 and len(values) == 20:
+        values[known, 1:] = np.nan
+    node = add_volume(values, Geometry(values.shape, matrix), "amide")
+    told = absent_from_brain(node_to_carry(node, fixed), IDENTITY, fixed.to_sitk(brain))
+    assert len(told) == len(words)
+    assert all(text.startswith(start) for text, start in zip(told, words, strict=True))
