@@ -20,6 +20,8 @@ from .result import RegionCoverage
 
 COMPLETE = 0.98
 """Share of the brain from which on an image counts as complete in warnings; the lowest slices are often missing."""
+_DOUBTFUL = 0.5
+"""Share of a given brain mask below which, if no image shows more of it, the mask is doubted."""
 _NEAR_MM = 2.0
 """Distance from an unseen part of the brain at which a region touches it."""
 _LEAST_HIDDEN_ML = 0.5
@@ -171,6 +173,7 @@ def coverage_warnings(
     coverage: Mapping[str, RegionCoverage],
     segmented: bool,
     compared: bool = True,
+    given_mask: str | None = None,
 ) -> list[str]:
     """Return sentences about images that do not show the whole brain, and about regions that are cut off.
 
@@ -180,6 +183,7 @@ def coverage_warnings(
         coverage: Coverage by region.
         segmented: Whether the study has a segmentation.
         compared: Whether there is another visit, and so changes that are left out.
+        given_mask: Brain mask that came with the study, as messages name it; None for an estimated one.
     """
     sentences = [
         f"the {TITLES[modality]} image of the {name} study shows {100 * share:.0f} % of the brain; the rest is unknown "
@@ -187,6 +191,10 @@ def coverage_warnings(
         for modality, share in shares.items()
         if share < COMPLETE
     ]
+    if given_mask is not None and max(shares.values(), default=1.0) < _DOUBTFUL:
+        sentences.append(
+            f"no image shows as much as half of {given_mask}: check that it is the brain mask of this visit"
+        )
     cut = [title_of(region).lower() for region, entry in coverage.items() if entry.cut_off]
     if segmented and cut:
         sentences.append(

@@ -75,6 +75,11 @@ def brain_of(study: StudyImages) -> tuple[StudyImages, sitk.Image, tuple[str, ..
     return replace(study, chosen_reference=found.reference), found.mask, notes
 
 
+def is_brain_volume(volume_ml: float) -> bool:
+    """Return whether a whole brain can have a volume."""
+    return SMALLEST_BRAIN_ML < volume_ml < LARGEST_BRAIN_ML
+
+
 def estimate_brain_mask(study: StudyImages) -> BrainMask:
     """Find the brain mask of a checked study.
 
@@ -111,7 +116,19 @@ def _given(study: StudyImages, mask: sitk.Image) -> BrainMask:
             f"{study.title(BRAIN_MASK)} has no voxel within {study.title(study.reference_modality)}: give another one, "
             "or leave it out to have one estimated"
         )
-    return _united(study, [mask], shown, False, ())
+    return _united(study, [mask], shown, False, _implausible_volume(study, mask))
+
+
+def _implausible_volume(study: StudyImages, mask: sitk.Image) -> tuple[str, ...]:
+    """Return a sentence where the volume of a given mask is not that of a brain."""
+    volume_ml = _volume_ml(mask)
+    if is_brain_volume(volume_ml):
+        return ()
+    kind = "smaller" if volume_ml < SMALLEST_BRAIN_ML else "larger"
+    return (
+        f"{study.title(BRAIN_MASK)} has {volume_ml:.0f} ml, {kind} than a whole brain: check that it is the brain mask "
+        "of this visit",
+    )
 
 
 def _united(
@@ -178,7 +195,7 @@ def _brain_in_heads(study: StudyImages) -> sitk.Image:
     for modality in order:
         mask, certain = brain_in_head(study.images[modality])
         volumes.append(_volume_ml(mask))
-        if certain and SMALLEST_BRAIN_ML < volumes[-1] < LARGEST_BRAIN_ML:
+        if certain and is_brain_volume(volumes[-1]):
             masks.append(mask)
             if coverage_of(study.images[modality], mask).beyond is None:
                 break

@@ -19,6 +19,8 @@ LARGEST_VOXELS = 2**29
 """Largest number of voxels of one volume: 800 x 800 x 800, 2 GB in single precision."""
 _SKEW_TOLERANCE = 1e-3
 _MOST_NOT_FINITE = 0.97  # a small brain in a large field of view, on a background of NaN
+_LARGEST_SHARE = 1.05
+"""Largest value of a mask whose fractional values are shares of a voxel or probabilities; smoothing overshoots 1."""
 _REMEDY = "choose another image or leave it out"
 BRAIN_MASK, TUMOR = "brain mask", "tumour segmentation"
 """Names of the other two inputs of a study in messages."""
@@ -30,7 +32,8 @@ class StudyImages:
 
     Attributes:
         images: Scalar 3-D images by modality (of ``MODALITIES``); absent modalities are left out.
-        brain_mask: Image that is not zero in the brain; None to estimate it.
+        brain_mask: Image that is not zero in the brain, or whose probabilities are above half of the largest one there;
+            None to estimate it.
         tumor_labels: Segmentation with the numbers of ``labels.LABELS`` (1 necrotic core, 2 oedema, 3 enhancing
             tumour, 4 resection cavity), or None.
         name: Name of the visit in messages.
@@ -68,6 +71,11 @@ class StudyImages:
     def title(self, what: str) -> str:
         """Return the name in messages of an image (by its modality), the ``BRAIN_MASK`` or the ``TUMOR``."""
         return input_title(what, self.name, self.sources.get(what))
+
+    @property
+    def mask_title(self) -> str | None:
+        """Name in messages of the brain mask that came with the study; None where it is estimated."""
+        return None if self.brain_mask is None else self.title(BRAIN_MASK)
 
 
 def input_title(what: str, study: str, source: str | None = None) -> str:
@@ -208,13 +216,32 @@ def _box(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked_mask(mask: sitk.Image, title: str) -> tuple[sitk.Image, list[str]]:
-    """Return a mask as 1 and 0 (uint8), where voxels that are not finite are 0, and a note if there are any."""
+    """Return a mask as 1 and 0 (uint8), and notes on voxels that are not finite, which are 0, and on soft masks."""
     values = sitk.GetArrayViewFromImage(mask)
     finite = np.isfinite(values)
-    inside = sitk.GetImageFromArray((finite & (values != 0)).astype(np.uint8))
-    inside.CopyInformation(mask)
     bad = values.size - int(np.count_nonzero(finite))
-    return inside, [f"{title} has {bad} voxels that are not finite; they do not belong to it"] if bad else []
+    notes = [f"{title} has {bad} voxels that are not finite; they do not belong to it"] if bad else []
+    belongs = finite & (values != 0)
+    if _is_soft(values[belongs]):
+        half = float(values[belongs].max()) / 2
+        above = finite & (values > half)
+        if (left_out := np.count_nonzero(belongs & ~above)) > 0:
+            voxel_ml = float(np.prod(mask.GetSpacing())) / 1000
+            notes.append(
+                f"{title} has values between 0 and 1: voxels above {half:.2g} belong to it "
+                f"({np.count_nonzero(above) * voxel_ml:.0f} ml), and {left_out * voxel_ml:.0f} ml below do not"
+            )
+        belongs = above
+    inside = sitk.GetImageFromArray(belongs.astype(np.uint8))
+    inside.CopyInformation(mask)
+    return inside, notes
+
+
+def _is_soft(values: np.ndarray) -> bool:
+    """Return whether the values of a mask are probabilities; other fractional values are those of a stripped image."""
+    if values.dtype.kind != "f" or not values.size or float(values.max()) > _LARGEST_SHARE:
+        return False
+    return bool(values.max() > 0 and (values != np.rint(values)).any())
 
 
 def _checked_intensities(image: sitk.Image, title: str) -> tuple[sitk.Image, list[str]]:

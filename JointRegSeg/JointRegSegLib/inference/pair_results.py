@@ -149,5 +149,8 @@ def _measured(
             guessed = {} if given[role] else unseen[role]
             volumes[role] = region_volumes(native, role, side.counts, coverage[role], guessed, side.uncertain_ml)
         notes += found[role].notes(checked)
-        notes += coverage_warnings(checked.study.name, shares[role], coverage[role], native is not None)
+        visit = checked.study
+        notes += coverage_warnings(
+            visit.name, shares[role], coverage[role], native is not None, given_mask=visit.mask_title
+        )
     return volumes, shares, unseen, notes

@@ -113,7 +113,9 @@ def _process(
             *warnings,
             *tiles_note(study.name, grid),
             *native.notes(checked),
-            *coverage_warnings(study.name, shares, coverage, segmented=True, compared=False),
+            *coverage_warnings(
+                study.name, shares, coverage, segmented=True, compared=False, given_mask=study.mask_title
+            ),
             *verdict.warning("segmentation"),
         ),
         probabilities=native.probabilities,

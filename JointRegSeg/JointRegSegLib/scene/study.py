@@ -144,7 +144,7 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
 
 
 def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
-    """Brain mask (uint8) on its own grid; that of a segmentation is the union of its segments."""
+    """Brain mask on its own grid, to be checked; that of a segmentation (uint8) is the union of its segments."""
     from ..images.study import empty_mask
 
     if node.IsA("vtkMRMLSegmentationNode"):
@@ -154,10 +154,9 @@ def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
             voxels |= mask
         image = grid.to_sitk(voxels.astype(np.uint8))
     else:
-        array = volume_array(node)
-        voxels = np.isfinite(array) & (array != 0)
-        image = _sitk_image(voxels.astype(np.uint8), Geometry.of(node), title)
-    if not voxels.any():
+        voxels = volume_array(node)
+        image = _sitk_image(voxels, Geometry.of(node), title)
+    if not (np.isfinite(voxels) & (voxels != 0)).any():
         raise ValueError(empty_mask(title))
     return image
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, by_sitk, doubting, judging_by_brightness, points_in_head, small_weights
 
-from JointRegSegLib.findings.coverage import left_out, region_coverage, shares_seen
+from JointRegSegLib.findings.coverage import coverage_warnings, left_out, region_coverage, shares_seen
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
@@ -95,6 +95,17 @@ def test_half_a_brain_is_registered_to_the_same_whole_brain_without_moving_it() 
         shown = result.summary["brain_shown"]
         assert sorted([shown["fixed"]["t1"], shown["moving"]["t1"]])[0] < 0.7
         assert any("shows" in warning and "the rest is unknown" in warning for warning in result.warnings)
+
+
+def test_a_given_mask_of_which_no_image_shows_half_is_named() -> None:
+    for given_mask, shares, doubted in (
+        ("the brain mask 'soft.nii.gz' of the fixed study", {"t1": 0.35, "flair": 0.3}, True),
+        ("the brain mask 'soft.nii.gz' of the fixed study", {"t1": 0.35, "flair": 0.9}, False),  # T1 is a slab
+        (None, {"t1": 0.35}, False),
+    ):
+        told = coverage_warnings("fixed", shares, {}, segmented=False, given_mask=given_mask)
+        doubt = "no image shows as much as half of the brain mask 'soft.nii.gz' of the fixed study: check that it"
+        assert any(text.startswith(doubt) for text in told) == doubted
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

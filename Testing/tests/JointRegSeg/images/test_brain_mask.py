@@ -9,7 +9,7 @@ from joint_studies import HeadStudy, edited, head_grid, with_value
 
 from JointRegSegLib.images import brain_mask, head_mask
 from JointRegSegLib.images.brain_mask import brain_of, estimate_brain_mask
-from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.images.study import BRAIN_MASK, StudyImages
 from JointRegSegLib.synthesis.phantom import RADII_MM, make_visit
 
 
@@ -152,3 +152,15 @@ def test_the_brain_in_a_head_comes_from_an_image_that_does_not_cut_it_off(
     assert found.reference_modality == "flair"
     assert brain_voxels(brain) == study.visit.brain.sum()
     assert "was estimated from the head" in warnings[0]
+
+
+def test_a_given_mask_without_the_volume_of_a_brain_is_told(study: HeadStudy) -> None:
+    """A tumour mask, or one of the whole image, given by mistake."""
+    tumor = study.grid.to_sitk((study.visit.labels > 0).astype(np.uint8))
+    everything = tumor * 0 + 1
+    for mask, kind in ((study.brain, None), (tumor, "smaller"), (everything, "larger")):
+        given = StudyImages({"t1": study.image("t1")}, mask, name="first", sources={BRAIN_MASK: "mask.nii.gz"})
+        _, _, warnings = brain_of(given)
+        volume_ml = brain_voxels(mask) * study.grid.voxel_volume_mm3 / 1000
+        expected = f"the brain mask 'mask.nii.gz' of the first study has {volume_ml:.0f} ml, {kind} than a whole brain"
+        assert [text.split(":")[0] for text in warnings] == ([] if kind is None else [expected])

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from joint_studies import HeadStudy, edited, with_value
 
 from JointRegSegLib.images import study as study_images
-from JointRegSegLib.images.study import StudyImages, checked_study
+from JointRegSegLib.images.study import BRAIN_MASK, StudyImages, checked_study
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,26 @@ def test_non_finite_voxels_become_background_with_a_warning(study: HeadStudy) ->
     assert array[~study.visit.brain].max() == array.min()
     assert len(notes) == 1
     assert "the t1 image of the first study has" in notes[0]
+
+
+def test_a_soft_brain_mask_ends_at_half_of_its_maximum_which_is_told(study: HeadStudy) -> None:
+    """Smoothing leaves small values far around the brain."""
+    brain = sitk.Cast(study.brain, sitk.sitkFloat32)
+    soft = edited(sitk.SmoothingRecursiveGaussian(brain, 8.0), lambda a: a + 1e-4)
+    given = StudyImages({"t1": study.image("t1")}, soft, name="first", sources={BRAIN_MASK: "soft.nii.gz"})
+    checked, (note,) = checked_study(given)
+    mask = sitk.GetArrayFromImage(checked.brain_mask) > 0
+    assert mask.sum() == pytest.approx(study.visit.brain.sum(), rel=0.1)
+    assert note.startswith("the brain mask 'soft.nii.gz' of the first study has values between 0 and 1: voxels above")
+
+
+def test_a_mask_that_is_no_probability_holds_all_that_is_not_zero(study: HeadStudy) -> None:
+    for values in (
+        study.visit.brain * np.float32(0.998),  # stored with a scale
+        study.visit.brain * (np.arange(study.visit.brain.size).reshape(study.visit.brain.shape) % 3 + 1),  # labels
+        study.visit.images["t1"] * np.float32(1.01),  # a stripped image
+    ):
+        given = study.grid.to_sitk(values)
+        checked, notes = checked_study(StudyImages({"t1": study.image("t1")}, given, name="first"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(checked.brain_mask) > 0, study.visit.brain)
+        assert notes == []

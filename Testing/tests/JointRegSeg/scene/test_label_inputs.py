@@ -136,6 +136,15 @@ def test_a_plain_mask_is_left_out_of_the_registration_and_is_no_segmentation(
     assert any("'segment' is a plain mask" in text for text in result.warnings)
 
 
+def test_a_soft_brain_mask_reaches_the_checks_with_its_values(slicer: ModuleType, study: HeadStudy) -> None:
+    soft = np.where(study.visit.brain, np.float32(1), np.float32(1e-4))
+    soft[0, 0, 0] = np.nan
+    images, _ = study_of(study.nodes("visit"), add_volume(soft, study.grid, "soft"), None, "fixed")
+    checked, notes = checked_study(images)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(checked.brain_mask) > 0, study.visit.brain)
+    assert len(notes) == 2  # of the values, and of the voxel that is not finite
+
+
 def test_volumes_of_labels_are_carried_by_the_nearest_voxel_and_images_are_not(
     slicer: ModuleType, study: HeadStudy
 ) -> None:
