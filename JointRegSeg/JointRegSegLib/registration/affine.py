@@ -14,7 +14,9 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.core.threads import torch_threads
 
+from ..images.brain_mask import is_brain_volume
 from ..images.grid import WorkingGrid, grid_around, mask_corners
+from ..images.study import BRAIN_MASK, input_title
 from . import AFFINE_KINDS
 from .halfway import OUTSIDE, HalfwaySpace, Side, rotation_matrix
 
@@ -62,12 +64,25 @@ class Brain:
         mask: Brain as non-zero voxels.
         left_out: Voxels to be ignored, such as a tumour, as non-zero voxels; None if there are none.
         name: Name of the study in messages.
+        mask_title: Name in messages of a brain mask that was given; None for an estimated one.
     """
 
     image: sitk.Image
     mask: sitk.Image
     left_out: sitk.Image | None = None
     name: str = "study"
+    mask_title: str | None = None
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the brain in ml."""
+        voxels = np.count_nonzero(sitk.GetArrayViewFromImage(self.mask))
+        return float(voxels * np.prod(self.mask.GetSpacing()) / 1000)
+
+    @property
+    def mask_in_words(self) -> str:
+        """The brain mask in messages, with its volume."""
+        return f"{self.mask_title or input_title(BRAIN_MASK, self.name)} ({self.volume_ml:.0f} ml)"
 
 
 def align(
@@ -109,11 +124,12 @@ def align(
     overlap = _overlap(fixed, moving, result)
     stretch = np.linalg.svd(np.array(result.GetMatrix()).reshape(3, 3), compute_uv=False)
     if overlap < _SMALLEST_OVERLAP or stretch.max() > _LARGEST_STRETCH or stretch.min() < 1 / _LARGEST_STRETCH:
+        wrong = next((b for b in (fixed, moving) if not is_brain_volume(b.volume_ml)), moving)
         raise InputError(
-            moving.name,
+            wrong.name,
             f"the {kind} alignment of the {moving.name} study to the {fixed.name} study failed (overlap of the brains "
-            f"{overlap:.2f}, stretch {stretch.min():.2f} to {stretch.max():.2f}): check the brain masks, or align the "
-            "visits by hand and choose no affine alignment",
+            f"{overlap:.2f}, stretch {stretch.min():.2f} to {stretch.max():.2f}): check {fixed.mask_in_words} and "
+            f"{moving.mask_in_words}, or align the visits by hand and choose no affine alignment",
         )
     progress(1.0, "")
     return AffineResult(result, value, overlap)

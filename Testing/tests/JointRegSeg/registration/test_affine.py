@@ -11,6 +11,7 @@ from geometries import rotation
 
 from JointRegSegLib.registration.affine import Brain, align, as_affine
 from JointRegSegLib.synthesis.phantom import RADII_MM, make_visit
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.threads import torch_threads
 from NeuroCESTLib.scene.geometry import Geometry
 
@@ -191,8 +192,14 @@ def test_images_that_cannot_be_aligned_are_refused() -> None:
     rod, mask = sitk.GetImageFromArray(array), sitk.GetImageFromArray((array > 0).astype(np.uint8))
     for new in (rod, mask):
         new.CopyInformation(image)
-    with pytest.raises(ValueError, match=r"alignment of the second study to the first study failed .* brain masks"):
-        align(replace(FIXED, name="first"), Brain(rod, mask, None, "second"), "rigid")
+    first = replace(FIXED, name="first")
+    second = Brain(rod, mask, None, "second", "the brain mask 'rod.nii.gz' of the second study")
+    for pair in ((first, second), (replace(second, name="first"), replace(first, name="second"))):
+        with pytest.raises(InputError, match=r"alignment of the second study to the first study failed") as caught:
+            align(*pair, "rigid")
+        assert caught.value.role == next(brain.name for brain in pair if brain.image is rod)  # the one without a brain
+        assert all(brain.mask_in_words in str(caught.value) for brain in pair)
+        assert f"the brain mask 'rod.nii.gz' of the second study ({second.volume_ml:.0f} ml)" in str(caught.value)
 
 
 def test_the_same_brains_give_the_same_transform_to_the_last_bit() -> None:
