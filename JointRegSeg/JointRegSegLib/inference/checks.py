@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
 
 from NeuroCESTLib.core.messages.input_errors import InputError
@@ -15,10 +16,13 @@ from ..images.compartments import title_of
 from ..images.coverage import Coverage, share_shown, study_coverage
 from ..images.labels import check_classes
 from ..images.modalities import TITLES
-from ..images.study import StudyImages, checked_study
+from ..images.study import TUMOR, StudyImages, checked_study
 from ..network.weights import LoadedWeights
 from ..registration.affine import Brain
 from .coregistration import Coregistration, positioned
+
+_MOST_OF_BRAIN, _WHOLE_BRAIN = 0.5, 0.95
+"""Shares of the brain above which a given tumour is doubted and refused."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class CheckedStudy:
         if seen is not None:
             missing = seen == 0
             left_out = missing if left_out is None else missing | (_on_grid_of(left_out, missing) != 0)
-        return Brain(self.study.images[modality], self.brain, left_out, self.study.name)
+        return Brain(study.images[modality], self.brain, left_out, study.name, study.mask_title)
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,29 @@ def _checked_brain(study: StudyImages, coregistered: bool, progress: Progress) -
     if study.tumor_labels is not None:
         check_classes(sitk.GetArrayViewFromImage(study.tumor_labels), f"tumour segmentation of the {study.name} study")
     study, brain, positions, notes = positioned(study, coregistered, progress)
+    notes = [*notes, *_doubts_of_tumor(study, brain)]
     given = None if study.tumor_labels is None else sitk.Cast(study.tumor_labels, sitk.sitkUInt8)
     return CheckedStudy(study, brain, given, study_coverage(study, brain), positions), notes
+
+
+def _doubts_of_tumor(study: StudyImages, brain: sitk.Image) -> list[str]:
+    """Return a sentence where a given tumour fills most of the brain, which the registration would leave out.
+
+    Raises:
+        ValueError: It fills the whole brain; the message names it.
+    """
+    tumor = study.left_out if study.tumor_labels is None else study.tumor_labels
+    if tumor is None:
+        return []
+    inside = sitk.GetArrayViewFromImage(brain) != 0
+    filled = sitk.GetArrayViewFromImage(_on_grid_of(tumor, brain)) != 0
+    share = np.count_nonzero(inside & filled) / max(np.count_nonzero(inside), 1)
+    if share <= _MOST_OF_BRAIN:
+        return []
+    sentence = f"{study.title(TUMOR)} fills {100 * share:.0f} % of the brain, which the registration leaves out"
+    if share > _WHOLE_BRAIN:
+        raise ValueError(f"{sentence}: it is inverted or a brain mask; give the tumour alone")
+    return [f"{sentence}: check that it is not inverted or a brain mask"]
 
 
 def _driving_modalities(fixed: StudyImages, moving: StudyImages, wanted: Sequence[str] | None) -> tuple[str, ...]:
