@@ -146,7 +146,7 @@ def read_labels(
     if names := _segments(image):
         with quiet_itk():
             return _named_segments(image, names, str(path))
-    check_grid(image, f"'{path}'")
+    check_grid(image, f"'{path}'", is_mask=True)
     whole_path = os.path.abspath(path)
     read = classes_of_map(
         sitk.GetArrayViewFromImage(image), str(path), convention, [whole_path], lambda: _voxels_on(image, t1ce)
@@ -183,7 +183,7 @@ def _named_segments(image: sitk.Image, segments: Sequence[tuple[str, int, int]],
     """Classes of a segmentation by the names of its segments."""
     several = image.GetNumberOfComponentsPerPixel() > 1
     grid = sitk.VectorIndexSelectionCast(image, 0) if several else image
-    check_grid(grid, f"'{source}'")
+    check_grid(grid, f"'{source}'", is_mask=True)
     array = sitk.GetArrayViewFromImage(image)
     layers = np.moveaxis(array, -1, 0) if several else array[None]
     read = classes_of_masks({name: layers[layer] == value for name, value, layer in segments}, source)

@@ -118,7 +118,7 @@ def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
             )
     for what, mask in ((BRAIN_MASK, study.brain_mask), (TUMOR, study.tumor_labels), (TUMOR, study.left_out)):
         if mask is not None:
-            check_grid(mask, study.title(what))
+            check_grid(mask, study.title(what), is_mask=True)
             if not overlap(checked.reference, mask):
                 raise ValueError(
                     f"{study.title(what)} lies elsewhere in space than {study.title(checked.present[0])}: "
@@ -161,8 +161,13 @@ def _skew(direction: np.ndarray) -> float:
     return float(np.abs(direction.T @ direction - np.eye(3)).max())
 
 
-def check_grid(image: sitk.Image, title: str) -> None:
+def check_grid(image: sitk.Image, title: str, is_mask: bool = False) -> None:
     """Check that an image is a scalar volume on a usable grid.
+
+    Args:
+        image: The image.
+        title: Its name in messages.
+        is_mask: Whether it is a mask or label map, which may be cropped to a small lesion.
 
     Raises:
         ValueError: It is not; the message names the image and the remedy.
@@ -173,7 +178,7 @@ def check_grid(image: sitk.Image, title: str) -> None:
         raise ValueError(f"{title} is {kind}: give one scalar 3-D volume")
     shown = " x ".join(map(str, size))
     extent = np.array(size) * image.GetSpacing()
-    if min(size) < SMALLEST_VOXELS or extent.min() < SMALLEST_EXTENT_MM:
+    if not is_mask and (min(size) < SMALLEST_VOXELS or extent.min() < SMALLEST_EXTENT_MM):
         raise ValueError(
             f"{title} is too small ({shown} voxels, {' x '.join(f'{e:.0f}' for e in extent)} mm): each axis needs at "
             f"least {SMALLEST_VOXELS} voxels and {SMALLEST_EXTENT_MM:g} mm; {_REMEDY}"

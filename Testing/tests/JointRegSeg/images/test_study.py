@@ -49,6 +49,16 @@ def test_bad_images_are_refused_in_one_sentence_that_names_them(study: HeadStudy
     assert "brain mask of the first study lies elsewhere" in refused(replace(first, brain_mask=empty))
 
 
+def test_masks_and_labels_may_be_smaller_than_an_image(study: HeadStudy) -> None:
+    voxels = np.argwhere(study.visit.labels)
+    k, j, i = (int(n) for n in voxels[len(voxels) // 2])
+    lesion = study.labels[i : i + 1, j : j + 2, k : k + 1]
+    for field in ("tumor_labels", "left_out"):
+        checked, notes = checked_study(replace(study.images("first"), **{field: lesion}))
+        assert getattr(checked, field).GetSize() == (1, 2, 1)
+        assert notes == []
+
+
 def test_skewed_axes_are_refused(study: HeadStudy) -> None:
     skewed = sitk.Image(study.image("t1"))
     direction = np.array(skewed.GetDirection()).reshape(3, 3) @ np.array([[1, 0.2, 0], [0, 1, 0], [0, 0, 1.0]])

@@ -136,6 +136,25 @@ def test_a_plain_mask_is_left_out_of_the_registration_and_is_no_segmentation(
     assert any("'segment' is a plain mask" in text for text in result.warnings)
 
 
+def test_a_label_map_that_was_cropped_to_a_lesion_is_taken_as_the_whole_one(
+    slicer: ModuleType, study: HeadStudy
+) -> None:
+    lesion = np.where(study.visit.labels == 1, 1, 0).astype(np.uint8)
+    corners = np.argwhere(lesion)
+    first, last = corners.min(0), corners.max(0) + 1
+    cropped = lesion[tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))]
+    assert min(cropped.shape) < 8
+    shift = np.eye(4)
+    shift[:3, 3] = first[::-1]
+    crop = Geometry(cropped.shape, study.grid.ijk_to_ras @ shift)
+    nodes = add_volume(lesion, study.grid, "whole", label=True), add_volume(cropped, crop, "cropped", label=True)
+    whole, small = (run(study, fixedTumor=node, movingTumor=node, labels="brats2023") for node in nodes)
+    for of_whole, of_small in zip(whole.joint.volumes, small.joint.volumes, strict=True):
+        assert of_small == of_whole
+    for result in (whole, small):
+        np.testing.assert_array_equal(masks_on(result.fixedSegmentation, study.grid)["Necrotic core"], lesion > 0)
+
+
 def test_a_soft_brain_mask_reaches_the_checks_with_its_values(slicer: ModuleType, study: HeadStudy) -> None:
     soft = np.where(study.visit.brain, np.float32(1), np.float32(1e-4))
     soft[0, 0, 0] = np.nan
