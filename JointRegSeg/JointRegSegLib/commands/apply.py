@@ -28,6 +28,7 @@ from .options import (
     add_weights,
     check_refinement,
     record_weights,
+    unused_refinement,
 )
 from .visit_files import (
     ABSENT,
@@ -143,6 +144,7 @@ def run(options: Namespace) -> None:
         from NeuroCESTLib.scene.writing import write_scene
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
+        report.warnings += unused_refinement(options)
         host.attach()
         with report.timed("reading"), told(report):
             if unused:

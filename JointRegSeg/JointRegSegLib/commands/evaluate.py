@@ -21,7 +21,7 @@ from ..multitask.shipped import SHIPPED, shipped_in_words, weights_file
 from ..network.shipped import DEFAULT, in_words
 from ..network.shipped import SHIPPED as JOINT
 from .evaluate_tasks import PARTIAL, cases_in_words, evaluate_on_cohort, failures, move_into_partial
-from .options import add_coregistration, add_device, add_labels, add_refinement, check_refinement
+from .options import add_coregistration, add_device, add_labels, add_refinement, check_refinement, unused_refinement
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -88,6 +88,7 @@ def run(options: Namespace) -> int:
     cohort = _cohort(options)
     cases = cases_of(cohort)
     report = Report("jointregseg evaluate", settings_of(options), device)
+    report.warnings += unused_refinement(options)
     report.add_input("manifest", options.manifest)
     for name, weights in variants.items():
         if weights is not None and weights.path is not None:

@@ -89,6 +89,15 @@ def check_refinement(options: Namespace) -> None:
         raise ValueError(f"--refine is {options.refine}; give a number of iterations, 0 for none")
 
 
+def unused_refinement(options: Namespace) -> list[str]:
+    """Return a sentence where options of the refinement are given, but there is none."""
+    names = ("similarity", "regulariser", "regularisation", "time_limit")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name, None) is not None]
+    if options.refine != 0 or not given:
+        return []
+    return [f"{', '.join(given)} {'change' if len(given) > 1 else 'changes'} nothing with --refine 0"]
+
+
 def add_labels(parser: ArgumentParser, where: str) -> None:
     """Add the option of the convention of label files.
 

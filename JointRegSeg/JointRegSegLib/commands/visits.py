@@ -12,7 +12,7 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import TITLES
-from .options import check_refinement, record_weights
+from .options import check_refinement, record_weights, unused_refinement
 from .visit_files import STUDIES, computing_options, files_by_modality, named_by_files, positions, told, write_pair
 
 _OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "labels", "carry")
@@ -38,6 +38,7 @@ def run_visits(options: Namespace) -> None:
 
         name = Path(options.output).resolve().name
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
+        report.warnings += unused_refinement(options)
         host.attach()
         with report.timed("reading"), told(report):
             visits, files = _read(options, paths, report)

@@ -408,6 +408,36 @@ def test_a_meaning_of_labels_without_a_label_file_is_told(
     assert "warning: --labels changes nothing without --fixed-tumor or --moving-tumor" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"similarity": "mse"}, "--similarity changes nothing with --refine 0"),
+        (
+            {"time_limit": 5, "regulariser": "diffusion", "regularisation": 0.5},
+            "--regulariser, --regularisation, --time-limit change nothing with --refine 0",
+        ),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_options_of_a_refinement_that_is_left_out_are_told(
+    visits: Path,
+    slicer: ModuleType,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+    options: dict,
+    words: str | None,
+    several: bool,
+) -> None:
+    files = [str(visits / which / "t1.nii.gz") for which in ("first", "second")]
+    one = {"fixed": None, "moving": None} if several else {"fixed": [files[0]], "moving": [files[1]]}
+    command = arguments(visits, tmp_path / "out", **one, weights="none", refine=0, **options)
+    command += [word for file in files for word in ("--visit", file)] if several else []
+    assert main(command) == 0
+    told = [line for line in capfd.readouterr().err.splitlines() if "nothing with --refine 0" in line]
+    assert told == ([] if words is None else [f"warning: {words}"])
+
+
 def test_an_image_of_two_dimensions_that_is_carried_along_has_no_known_position_which_is_told(
     visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
