@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import SimpleITK as sitk
 
 from NeuroCESTLib.core.messages.input_errors import InputError
