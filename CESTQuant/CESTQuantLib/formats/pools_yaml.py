@@ -124,7 +124,8 @@ def _without_empty(values: dict[Any, Any]) -> dict[Any, Any]:
 def _pool(values: Any, name: str) -> dict[Any, Any]:
     """The values of a pool by key."""
     if not isinstance(values, dict):
-        raise ValueError(f"{name} is {shortened(values)} but must be a mapping, such as {{t1: 1.3, t2: 0.08}}")
+        found = "empty" if values is None else shortened(values)
+        raise ValueError(f"{name} is {found} but must be a mapping, such as {{t1: 1.3, t2: 0.08}}")
     return _without_empty(values)
 
 

@@ -69,7 +69,7 @@ def test_fractions_are_relative_to_water(tmp_path: Path) -> None:
         ("gamma: 267.5154109126009", "gamma: 42.5764", "gamma is 42.5764, which is that of 1H in MHz/T: give 267.52"),
         ("b0: 3\n", "b0: 127.7\n", "b0 is 127.7, which no magnet has"),
         ("reset_init_mag: True", "reset_init_mag: 'false'", "reset_init_mag is 'false' but must be true or false"),
-        ("{f: 0.0009, r1: 1.0, t2: 0.1, k: 40, dw: 3.5}", "", "amide is None but must be a mapping"),
+        ("{f: 0.0009, r1: 1.0, t2: 0.1, k: 40, dw: 3.5}", "", "amide is empty but must be a mapping"),
         ("{f: 1.0, t1: 1.3, t2: 0.075}", "[1, 2]", "water_pool is [1, 2] but must be a mapping"),
         ("mt_pool: {", "mt_pool: [1]\nother: {", "mt_pool is [1] but must be a mapping"),
         ("lineshape: Lorentzian", "lineshape: null", "lineshape is empty: give SuperLorentzian, Lorentzian or 'None'"),

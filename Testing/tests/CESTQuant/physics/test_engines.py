@@ -17,7 +17,7 @@ from CESTQuantLib.physics.engines import ENGINES, Engine, engine_named
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
-from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.physics.simulation import POINTS_PER_CHUNK_ANALYTIC, simulate
 
 PROTOCOL = Protocol(3.0, [1.0, 2.0, 3.0], 1.5, 2.0)
 TISSUE = Tissue(Water(1.3, 0.08))
@@ -158,6 +158,15 @@ def test_values_of_different_numbers_of_voxels_are_refused_by_name() -> None:
         simulate(tissue, PROTOCOL, b0_shift_ppm=[0.0, 0.1])
     with pytest.raises(ValueError, match="b1_relative must be a number"):
         simulate(tissue, PROTOCOL, b1_relative="nominal")
+
+
+def test_a_shift_for_every_measurement_holds_for_all_voxels() -> None:
+    fraction = torch.linspace(1e-4, 1e-3, POINTS_PER_CHUNK_ANALYTIC // 3 + 100, dtype=torch.float64)
+    tissue = Tissue(Water(1.3, 0.08), (Pool("amide", fraction, 30.0, 1.0, 0.1, 3.5),))
+    shift = torch.tensor([[0.0], [0.1], [0.2]], dtype=torch.float64)
+    every = simulate(tissue, PROTOCOL, engine="r1rho", b0_shift_ppm=shift)
+    last = simulate(tissue.voxels(slice(-1, None)), PROTOCOL, engine="r1rho", b0_shift_ppm=shift)
+    torch.testing.assert_close(every[-1:], last)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
