@@ -6,13 +6,13 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from NeuroCESTLib.core.labels.conventions import convention_of_name
 
-from ..images.modalities import FREESURFER_ENDINGS, IMAGE_ENDINGS, MODALITIES, split_name
+from ..images.modalities import FREESURFER_ENDINGS, IMAGE_ENDINGS, MODALITIES, SYNONYMS, split_name
 from .channels import channel_studies
 from .consistency import contradictions
 from .layouts import (
@@ -33,7 +33,10 @@ _DERIVATIVES = "derivatives"
 _MOST_TOLD = 5
 """Contradictions that a message lists."""
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)(?=_)")
-_OWN_SPACES = ("", "t1w", "t2w", "flair", "orig", "native", "individual")
+_OWN_SPACE = re.compile(
+    rf"(?:ce)?(?:{'|'.join(word for modality in MODALITIES for word in SYNONYMS[modality])})(?:ce|gd)?"
+    "|orig|native|individual|scanner|anat|subject"
+)
 """Spaces in BIDS names, in lower case, that are those of the images themselves."""
 
 NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
@@ -105,9 +108,10 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     groups, ignored = _groups(places, taken, folder)
     studies, nested = _studies(groups, folder)
     ignored += [*nested, *left_out]
-    for group in groups:
-        if not group.has_image:
-            ignored += _attach(group, studies, folder)
+    without_images = [group for group in groups if not group.has_image]
+    for group in sorted(without_images, key=lambda group: not any(_space(file.name) for file in group.files.values())):
+        ignored += _attach(group, studies, folder)
+    _tell_labels_in_other_spaces(studies.values(), ignored, folder)
     records += [_record(subject, visit, study.files) for (subject, visit), study in studies.items()]
     if not records:
         unread = sorted(path for path, reason in ignored if reason == FREESURFER)
@@ -330,7 +334,7 @@ def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path)
     space = _space(next(study.files[modality] for modality in MODALITIES if modality in study.files).name)
     left = []
     for role, file in group.files.items():
-        if _space(file.name) != space:
+        if _SPACE.search(file.name) and _space(file.name) != space:
             left.append((file, OTHER_SPACE))
         elif role in study.files:
             left.append((file, SECOND))
@@ -342,10 +346,27 @@ def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path)
 
 
 def _space(name: str) -> str:
-    """Space that the BIDS name of a file says, in lower case; empty for that of the images themselves."""
+    """Space that the BIDS name of a file says, in lower case; empty for none and for that of the images themselves."""
     found = _SPACE.search(name)
     space = found[1].lower() if found else ""
-    return "" if space in _OWN_SPACES else space
+    return "" if _OWN_SPACE.fullmatch(space) else space
+
+
+def _tell_labels_in_other_spaces(studies: Iterable[_Group], ignored: list[Ignored], top: Path) -> None:
+    """Warn of tumor labels that were left out for their space where the study has no other label."""
+    unlabeled = {study.name for study in studies if "label" not in study.files}
+    labels = []
+    for file, reason in ignored:
+        _, name, role = _what_it_is(file.parent, file.name)
+        if reason == OTHER_SPACE and role == "label" and name in unlabeled:
+            labels.append(file)
+    if labels:
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        warnings.warn(
+            f"the tumour label '{labels[0].relative_to(top)}'{more} is left out, because the space- in its name is not "
+            "that of the images: enter it in the manifest if it lies on them",
+            stacklevel=3,
+        )
 
 
 def _is_beside(place: Path, home: Path, top: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,55 @@ def test_a_mask_in_another_space_alone_is_no_mask_of_the_images(tmp_path: Path) 
     cohort = cohort_of_folder(bids_with_derivatives(tmp_path, "space-MNI152NLin2009cAsym_desc-brain_mask"))
     assert cohort.studies[0].mask is None
     assert [reason for _, reason in cohort.ignored] == [OTHER_SPACE]
+
+
+@pytest.mark.parametrize(
+    "space", ["T1", "T1ce", "T1c", "T1Gd", "T1wGd", "ceT1w", "T2w", "FLAIR", "anat", "scanner", "subject"]
+)
+def test_a_label_in_the_space_of_one_of_the_images_or_of_the_scanner_is_taken(space: str, tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_with_derivatives(tmp_path, f"space-{space}_label-tumor_dseg"))
+    assert cohort.studies[0].label.name == f"sub-01_space-{space}_label-tumor_dseg.nii.gz"
+    assert cohort.ignored == ()
+
+
+def bids_in_an_atlas(folder: Path, *labels: str) -> Path:
+    """Empty images of a subject whose names say the space SRI24, and empty labels of the derivatives of a program."""
+    for image in ("T1w", "FLAIR"):
+        file = folder / f"sub-01/anat/sub-01_space-SRI24_{image}.nii.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for label in labels:
+        file = folder / f"derivatives/program/sub-01/anat/sub-01_{label}.nii.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return folder
+
+
+def test_a_label_that_names_no_space_belongs_to_images_that_name_one(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_in_an_atlas(tmp_path, "label-tumor_dseg"))
+    assert cohort.studies[0].label.name == "sub-01_label-tumor_dseg.nii.gz"
+
+
+def test_a_label_that_names_the_space_of_the_images_goes_before_one_that_names_none(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_in_an_atlas(tmp_path, "label-tumor_dseg", "space-SRI24_label-tumor_dseg"))
+    assert cohort.studies[0].label.name == "sub-01_space-SRI24_label-tumor_dseg.nii.gz"
+    assert [(file.name, reason) for file, reason in cohort.ignored] == [("sub-01_label-tumor_dseg.nii.gz", SECOND)]
+
+
+@pytest.mark.parametrize("space", ["T1w", "MNI152NLin2009cAsym"])
+def test_a_label_in_another_space_than_the_images_is_left_out_and_this_is_told(space: str, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=rf"tumour label '.*_space-{space}_label-tumor_dseg.nii.gz' is left out"):
+        cohort = cohort_of_folder(bids_in_an_atlas(tmp_path, f"space-{space}_label-tumor_dseg"))
+    assert cohort.studies[0].label is None
+    assert [reason for _, reason in cohort.ignored] == [OTHER_SPACE]
+
+
+def test_a_label_in_another_space_is_not_told_where_the_study_has_one_of_its_own(tmp_path: Path) -> None:
+    names = ("space-T1w_label-tumor_dseg", "space-MNI152NLin2009cAsym_label-tumor_dseg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cohort = cohort_of_folder(bids_with_derivatives(tmp_path, *names))
+    assert cohort.studies[0].label.name == "sub-01_space-T1w_label-tumor_dseg.nii.gz"
 
 
 @pytest.mark.parametrize("names", [("T001", "T002"), ("scan1", "scan2"), ("20200101", "20210305")])
