@@ -12,7 +12,14 @@ from pathlib import Path
 
 from NeuroCESTLib.core.labels.conventions import convention_of_name
 
-from ..images.modalities import FREESURFER_ENDINGS, IMAGE_ENDINGS, MODALITIES, SYNONYMS, split_name
+from ..images.modalities import (
+    FREESURFER_ENDINGS,
+    IMAGE_ENDINGS,
+    MODALITIES,
+    SYNONYMS,
+    headers_beside_images,
+    split_name,
+)
 from .channels import channel_studies
 from .consistency import contradictions
 from .layouts import (
@@ -42,6 +49,7 @@ _OWN_SPACE = re.compile(
 NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
 FREESURFER = "an image of FreeSurfer, which is not read: convert it with mri_convert to .nii.gz"
 DERIVED = "derived from the images of a study"
+COPY = "a single file of the same name holds this image too"
 SECOND = "another file of the same kind is taken"
 OTHER_SPACE = "its name says another space than those of the images"
 NO_STUDY = "no images of its study were found"
@@ -103,11 +111,16 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
         if folder.exists():
             raise ValueError(f"'{folder}' is a file: give the folder that holds the studies")
         raise ValueError(f"the folder '{folder}' does not exist")
-    places = list(_folders(folder))
+    places: list[tuple[Path, list[str]]] = []
+    copies: list[Ignored] = []
+    for place, names in _folders(folder):
+        headers = headers_beside_images(names)
+        places.append((place, [name for name in names if name not in headers]))
+        copies += [(place / name, COPY) for name in headers]
     records, taken, left_out = channel_studies(places, folder)
     groups, ignored = _groups(places, taken, folder)
     studies, nested = _studies(groups, folder)
-    ignored += [*nested, *left_out]
+    ignored += [*copies, *nested, *left_out]
     without_images = [group for group in groups if not group.has_image]
     for group in sorted(without_images, key=lambda group: not any(_space(file.name) for file in group.files.values())):
         ignored += _attach(group, studies, folder)

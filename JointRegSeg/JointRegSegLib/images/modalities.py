@@ -28,7 +28,9 @@ SYNONYMS = {
 }
 """Words in file names for what the file contains, the usual one first."""
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
+_WHOLE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_HEADER_ENDINGS = (".nhdr", ".mhd", ".hdr")
+IMAGE_ENDINGS = (*_WHOLE_ENDINGS, *_HEADER_ENDINGS)
 """Endings of image files that are read; the data of some are in another file."""
 FREESURFER_ENDINGS = (".mgz", ".mgh")
 """Endings of image files that are not read, see ``reading.unreadable``."""
@@ -164,9 +166,11 @@ def find_study_files(folder: str | os.PathLike) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"the folder '{folder}' does not exist")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        role = role_of_file(path) if path.is_file() and not path.name.startswith(".") else None
-        if role is None:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    copies = headers_beside_images([path.name for path in files])
+    for path in files:
+        role = role_of_file(path)
+        if role is None or path.name in copies:
             continue
         if role in found:
             raise ValueError(
@@ -175,6 +179,17 @@ def find_study_files(folder: str | os.PathLike) -> dict[str, Path]:
             )
         found[role] = path
     return {role: found[role] for role in (*MODALITIES, "label", "mask") if role in found}
+
+
+def headers_beside_images(names: Collection[str]) -> set[str]:
+    """Return those files of a folder that are the header of an image that a single file of the same name holds too."""
+    whole = {name[: -len(ending)] for name in names for ending in _WHOLE_ENDINGS if name.lower().endswith(ending)}
+    return {
+        name
+        for name in names
+        for ending in _HEADER_ENDINGS
+        if name.lower().endswith(ending) and name[: -len(ending)] in whole
+    }
 
 
 def _stem(name: str) -> str | None:

@@ -11,6 +11,7 @@ from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
 from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
 from JointRegSegLib.cohort.folders import (
+    COPY,
     FREESURFER,
     NO_IMAGE,
     NO_STUDY,
@@ -339,6 +340,32 @@ def test_images_with_their_data_in_another_file_are_taken_and_those_of_freesurfe
     assert keys(cohort) == [("P1", "1"), ("P2", "1"), ("P3", "1")]
     assert [list(study.images) for study in cohort.studies] == [["t1", "flair"]] * 3
     assert cohort.ignored == tuple((tmp_path / f"P4/{name}.mgz", FREESURFER) for name in ("flair", "t1"))
+
+
+@pytest.mark.parametrize(("header", "data"), [("hdr", "img"), ("mhd", "raw"), ("nhdr", "raw.gz")])
+def test_of_an_image_in_two_formats_the_single_file_is_taken(header: str, data: str, tmp_path: Path) -> None:
+    names = ("t1.nii.gz", "flair.nrrd", "seg.nii", f"t1.{header}", f"flair.{header}", f"seg.{header}")
+    for name in (*names, f"t1.{data}", f"flair.{data}", f"seg.{data}"):
+        (tmp_path / "data/P1").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/P1" / name).touch()
+    cohort = cohort_of_folder(tmp_path / "data")
+    assert {file.name for file in cohort.studies[0].files.values()} == set(names[:3])
+    assert cohort.ignored == tuple((tmp_path / f"data/P1/{name}.{header}", COPY) for name in ("flair", "seg", "t1"))
+
+
+def test_headers_beside_the_channels_of_nnunet_are_not_taken(tmp_path: Path) -> None:
+    folder = numbered_channels(tmp_path, "T1", "FLAIR")
+    (folder / "imagesTr/case_A_0000.hdr").touch()
+    cohort = cohort_of_folder(folder)
+    assert cohort.studies[0].images["t1"].name == "case_A_0000.nii.gz"
+    assert cohort.ignored == ((folder / "imagesTr/case_A_0000.hdr", COPY),)
+
+
+def test_images_in_two_formats_of_one_file_each_are_refused(tmp_path: Path) -> None:
+    for name in ("t1.nii", "t1.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"two files for t1, 't1\.nii' and 't1\.nii\.gz'"):
+        cohort_of_folder(tmp_path)
 
 
 def test_a_folder_that_holds_nothing_but_images_of_freesurfer_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ def test_files_of_a_folder_are_found_in_the_order_of_the_channels(tmp_path: Path
     assert found["t1ce"].name == "BraTS2021_00001_t1ce.nii.gz"
 
 
+def test_an_image_is_taken_from_the_single_file_where_its_old_header_and_data_lie_beside_it(tmp_path: Path) -> None:
+    for name in ("P1_t1.hdr", "P1_t1.img", "P1_t1.nii.gz", "P1_flair.hdr", "P1_flair.img"):
+        (tmp_path / name).touch()
+    found = find_study_files(tmp_path)
+    assert {role: file.name for role, file in found.items()} == {"t1": "P1_t1.nii.gz", "flair": "P1_flair.hdr"}
+
+
 def test_two_files_for_one_modality_are_refused(tmp_path: Path) -> None:
     for name in ("a_t1.nii.gz", "b_t1.nii.gz"):
         (tmp_path / name).touch()
