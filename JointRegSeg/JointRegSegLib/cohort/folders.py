@@ -23,10 +23,13 @@ from ..images.modalities import (
 from .channels import channel_studies
 from .consistency import contradictions
 from .layouts import (
+    dated_subjects,
     day_stands_first,
     follows_a_date,
+    holds_subjects,
     natural_key,
     numbered_visits,
+    study_folder,
     study_name,
     subject_and_visit,
     visit_key,
@@ -83,7 +86,8 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
 
     - Names of public collections (``BraTS-GLI-00000-001``, ``UPENN-GBM-00001_11``, ``sub-01_ses-02``) contain both.
     - A folder called like a visit (``ses-01``, ``week-012``, ``baseline``, ``001``), or whose name is or begins with a
-      date, belongs to the subject that its parent folder is named after.
+      date, belongs to the subject that its parent folder is named after, unless a name with a number of its own follows
+      the date (``20190102_P01``), see ``layouts.dated_subjects``.
     - Files called like a visit (``visit1_t1.nii.gz``), also after the name of their folder, belong to the subject that
       the folder is named after, unless that folder is itself called like a visit.
     - A name that ends like a visit (``P1_week-2``) contains both; any other one is the name of a subject.
@@ -295,13 +299,14 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
     """Groups with images by subject and visit, and the files of folders inside of those of studies."""
     with_images = [group for group in groups if group.has_image]
     homes = {group.place for group in with_images if group.place != top}
+    dated = dated_subjects({study_folder(group.place, top) for group in with_images}, top)
     studies: dict[tuple[str, str], _Group] = {}
     ignored: list[Ignored] = []
     for group in with_images:
         alone = group.place != top and sum(other.place == group.place for other in with_images) == 1
-        subject, visit = subject_and_visit(group.place, group.name, alone, top)
+        subject, visit = subject_and_visit(group.place, group.name, alone, top, dated)
         inside = next((home for home in homes if home in group.place.parents), None)
-        if inside is not None and subject != subject_and_visit(inside, "", True, top)[0]:
+        if inside is not None and subject != subject_and_visit(inside, "", True, top, dated)[0]:
             ignored += [(file, DERIVED) for file in group.files.values()]
             continue
         if (subject, visit) in studies:
@@ -310,27 +315,42 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
                 "rename one of the folders"
             )
         studies[subject, visit] = group
-    at_top = [visit for (_, visit), group in studies.items() if group.place.parent == top and group.place.name == visit]
-    if len(at_top) > 1:
-        warnings.warn(
-            f"the folders {', '.join(at_top)} are taken as visits of one subject, '{top.name}': correct the manifest "
-            "if they are subjects",
-            stacklevel=3,
-        )
-    dated = [
-        (subject, visit)
-        for (subject, visit), group in studies.items()
-        if visit == group.place.name and follows_a_date(visit)
-    ]
-    if dated:
-        subject, visit = dated[0]
-        more = f" and {len(dated) - 1} more" if len(dated) > 1 else ""
+    _tell_guesses(studies, top)
+    return studies, ignored
+
+
+def _tell_guesses(studies: Mapping[tuple[str, str], _Group], top: Path) -> None:
+    """Warn of folders that were taken as visits, or as subjects, and may be the other."""
+    folders = {key: study_folder(group.place, top) for key, group in studies.items()}
+    at_top: dict[Path, list[str]] = {}
+    for (_, visit), folder in folders.items():
+        if folder.name == visit and holds_subjects(folder.parent, top):
+            at_top.setdefault(folder.parent, []).append(visit)
+    for parent, names in at_top.items():
+        if len(names) > 1:
+            warnings.warn(
+                f"the folders {', '.join(names)} are taken as visits of one subject, '{parent.name}': correct the "
+                "manifest if they are subjects",
+                stacklevel=4,
+            )
+    dated = {key: folder for key, folder in folders.items() if follows_a_date(folder.name)}
+    visits = [(subject, visit) for (subject, visit), folder in dated.items() if visit == folder.name]
+    if visits:
+        subject, visit = visits[0]
+        more = f" and {len(visits) - 1} more" if len(visits) > 1 else ""
         warnings.warn(
             f"'{visit}'{more} begin with a date and are taken as visits of the subject that the folder above is named "
             f"after, such as '{subject}': correct the manifest if they are not",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return studies, ignored
+    subjects = [subject for (subject, _), folder in dated.items() if subject == folder.name]
+    if subjects:
+        more = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
+        warnings.warn(
+            f"'{subjects[0]}'{more} begin with a date and are taken as different subjects: correct the manifest if "
+            "some are visits of one, which must be in one split",
+            stacklevel=4,
+        )
 
 
 def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path) -> list[Ignored]:

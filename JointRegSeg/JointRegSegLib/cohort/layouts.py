@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 _VISIT = (
@@ -43,6 +43,10 @@ _COLLECTIONS = tuple(
 """Names of studies in public collections, which hold subject and visit."""
 _BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_.*)?")
 _BIDS_KINDS = ("anat",)
+_OF_SUBJECTS = ("train", "training", "val", "validation", "test", "testing", "data")
+"""Names of folders that hold subjects, in lower case."""
+_NAME_WITH_NUMBER = re.compile(r"(?P<name>[a-z]+)[-_ ]?\d+", re.IGNORECASE)
+_EXAMINATION = re.compile(r"(?:mri?|scan|exam|study|brain|head)[-_ ]?\d+", re.IGNORECASE)
 _SUFFIXES = ("_nifti", "-nifti")
 _NUMBERED = re.compile(r"(?P<subject>.*\d)[-_](?P<visit>\d{1,2})")
 _BEFORE = re.compile(r"(?:^|[^a-z])(?:pre|base|initial)", re.IGNORECASE)
@@ -55,7 +59,40 @@ def study_name(prefix: str) -> str:
     return bids[1] if bids else prefix
 
 
-def subject_and_visit(place: Path, prefix: str, alone: bool, top: Path) -> tuple[str, str]:
+def study_folder(place: Path, top: Path) -> Path:
+    """Return the folder that is named after a study: that above, where a folder says which kind of image it holds."""
+    return place.parent if place.name in _BIDS_KINDS and place != top else place
+
+
+def holds_subjects(folder: Path, top: Path) -> bool:
+    """Tell whether a folder is the one that was searched, or named after a split, and so is no subject itself."""
+    return folder == top or folder.name.lower() in _OF_SUBJECTS
+
+
+def dated_subjects(folders: Iterable[Path], top: Path) -> set[Path]:
+    """Find the folders of studies that are named after a date and a subject, such as ``20190102_P01``.
+
+    In a folder that holds subjects these are all whose names begin with a date. In one whose name has no number they
+    are those that the date apart have one name with different numbers, unless it is that of visits or examinations.
+    """
+    rests: dict[Path, dict[Path, str]] = {}
+    for folder in folders:
+        if rest := follows_a_date(folder.name).strip("-_. "):
+            rests.setdefault(folder.parent, {})[folder] = rest
+    found: set[Path] = set()
+    for parent, members in rests.items():
+        names = [_NAME_WITH_NUMBER.fullmatch(rest) for rest in members.values()]
+        same = len({name and name["name"].lower() for name in names}) == 1 and all(names)
+        visits = any(pattern.fullmatch(rest) for rest in members.values() for pattern in (_WHOLE_VISIT, _EXAMINATION))
+        differ = len(set(members.values())) > 1
+        if holds_subjects(parent, top) or (same and differ and not visits and not re.search(r"\d", parent.name)):
+            found |= members.keys()
+    return found
+
+
+def subject_and_visit(
+    place: Path, prefix: str, alone: bool, top: Path, subjects: Collection[Path] = ()
+) -> tuple[str, str]:
     """Return the names of subject and visit.
 
     Args:
@@ -63,9 +100,9 @@ def subject_and_visit(place: Path, prefix: str, alone: bool, top: Path) -> tuple
         prefix: Name of the study in its file names.
         alone: Whether the folder holds no other study.
         top: Folder that was searched.
+        subjects: Folders whose names begin with a date and that are subjects nevertheless, see ``dated_subjects``.
     """
-    if place.name in _BIDS_KINDS and place != top:  # the folder says which kind of image it is, not whose
-        place = place.parent
+    place = study_folder(place, top)
     folder = _without_suffix(place.name)
     for name in (folder, prefix) if alone else (prefix,):
         for pattern in _COLLECTIONS:
@@ -81,7 +118,8 @@ def subject_and_visit(place: Path, prefix: str, alone: bool, top: Path) -> tuple
         rest = prefix[len(folder) :].lstrip("-_ .")
         if _WHOLE_VISIT.fullmatch(rest) or _DATE.fullmatch(rest) or (rest and not alone):
             return folder, rest
-    if alone and place.parent != top and (_NUMBER.fullmatch(folder) or _DATE_FIRST.fullmatch(folder)):
+    is_visit = _NUMBER.fullmatch(folder) or (_DATE_FIRST.fullmatch(folder) and place not in subjects)
+    if alone and is_visit and not holds_subjects(place.parent, top):
         return _without_suffix(place.parent.name), place.name
     name = folder if alone or not prefix else prefix
     if found := _SUBJECT_AND_VISIT.fullmatch(name):

@@ -268,6 +268,47 @@ def test_a_folder_whose_name_begins_with_a_date_is_a_visit_and_this_is_told(tmp_
     assert keys(cohort) == [("P1", visit) for visit in visits]
 
 
+@pytest.mark.parametrize("parent", ["train", "Val", "HGG", ""])
+@pytest.mark.parametrize("kind", ["", "anat/"])
+def test_folders_named_by_a_date_and_a_subject_are_subjects_and_this_is_told(
+    parent: str, kind: str, tmp_path: Path
+) -> None:
+    names = ("20190102_P01", "20190103_P02")
+    with pytest.warns(UserWarning, match="'20190102_P01' and 1 more begin with a date and are taken as different sub"):
+        cohort = cohort_of_folder(made(tmp_path, files(f"{parent or '.'}/{{}}/{kind}{{}}", names, FOUR)))
+    assert keys(cohort) == [(name, "1") for name in names]
+
+
+@pytest.mark.parametrize(
+    ("subject", "visits"),
+    [
+        ("P1", ("20190102_A12345", "20190909_A54321")),  # the folder above is a subject with a number
+        ("Pat", ("20190102_MRI1", "20190909_MRI2")),
+        ("Pat", ("20190102_week0", "20190909_week36")),
+        ("Pat", ("20190102_P01", "20190909_P01")),
+        ("Pat", ("20190102_before", "20190909_after")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["", "anat/"])
+def test_folders_named_by_the_date_of_a_visit_are_visits_and_this_is_told(
+    subject: str, visits: tuple[str, str], kind: str, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=f"'{visits[0]}' and 1 more begin with a date and are taken as visits"):
+        cohort = cohort_of_folder(made(tmp_path, files(f"{subject}/{{}}/{kind}{{}}", visits, FOUR)))
+    assert keys(cohort) == [(subject, visit) for visit in visits]
+
+
+def test_numbered_folders_of_a_split_are_subjects(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(made(tmp_path, files("train/{}/{}", ("001", "002"), FOUR)))
+    assert keys(cohort) == [("001", "1"), ("002", "1")]
+
+
+@pytest.mark.parametrize("kind", ["", "anat/"])
+def test_folders_of_a_split_that_are_called_like_visits_are_told(kind: str, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="scan1, scan2 are taken as visits of one subject, 'train'"):
+        cohort_of_folder(made(tmp_path, files(f"train/{{}}/{kind}{{}}", ("scan1", "scan2"), FOUR)))
+
+
 def test_dates_in_file_names_are_visits(tmp_path: Path) -> None:
     cohort = cohort_of_folder(made(tmp_path, files("P1_{}_{}", ("03-21-2001", "01-15-2002"), FOUR)))
     assert keys(cohort) == [("P1", "03-21-2001"), ("P1", "01-15-2002")]
