@@ -18,6 +18,7 @@ from ..images.modalities import (
     MODALITIES,
     SYNONYMS,
     headers_beside_images,
+    says_no_part,
     split_name,
 )
 from .channels import channel_studies
@@ -50,6 +51,7 @@ _OWN_SPACE = re.compile(
 """Spaces in BIDS names, in lower case, that are those of the images themselves."""
 
 NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
+NO_PART = "its name does not say that it shows tumour or the brain: rename it, or enter it in the manifest if it does"
 FREESURFER = "an image of FreeSurfer, which is not read: convert it with mri_convert to .nii.gz"
 DERIVED = "derived from the images of a study"
 COPY = "a single file of the same name holds this image too"
@@ -238,7 +240,8 @@ def _groups(places: list[tuple[Path, list[str]]], taken: set[Path], top: Path) -
             derived = _DERIVATIVES in place.relative_to(top).parts
             if role is None or (role in MODALITIES and derived):
                 if name.lower().endswith(IMAGE_ENDINGS):
-                    ignored.append((path, NO_IMAGE if role is None else DERIVED))
+                    unknown = NO_PART if says_no_part(path) else NO_IMAGE
+                    ignored.append((path, unknown if role is None else DERIVED))
                 elif name.lower().endswith(FREESURFER_ENDINGS):
                     ignored.append((path, FREESURFER))
                 continue

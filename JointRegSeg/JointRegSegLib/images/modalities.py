@@ -55,7 +55,7 @@ _NO_TUMOR = ("parenchyma", "cellular", "tissue", "ventricle", "ventricles", "sku
 """Words before 'segmentation' or 'mask' that show that it is not the whole tumour."""
 _BIDS_ENTITY = re.compile(r"(?<![a-z0-9])(label|desc)-([a-z0-9]+)(?=_)")
 """What BIDS names say of a segmentation or mask, as in ``sub-01_label-tumor_dseg``."""
-_BIDS_BRAIN = ("brain", "brainmask")
+_BIDS_BRAIN = ("brain", "brainmask", "bet", "hdbet", "synthstrip")
 _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}
 
 
@@ -84,9 +84,7 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
     stem = _stem(Path(path).name)
     if stem is None:
         return Path(path).name, None
-    words = [(match.group().lower(), match.start()) for match in re.finditer(r"[^_\-. ]+", stem)]
-    while len(words) > 1 and words[-1][0] in _DECORATION:
-        words.pop()
+    words = _words(stem)
     if not words:
         return stem, None
     word, start = words[-1]
@@ -110,6 +108,21 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
         start = _start_of(words, start, _OF_LABELS)
     start = _start_of(words, start, _DECORATION)
     return stem[:start].rstrip("_-. "), role
+
+
+def says_no_part(path: str | os.PathLike) -> bool:
+    """Tell whether a file has the name of a segmentation or mask in BIDS that says neither tumor nor brain."""
+    stem = _stem(Path(path).name)
+    words = _words(stem) if stem is not None else []
+    return stem is not None and words != [] and _is_other_part(stem.lower(), words[-1][0])
+
+
+def _words(stem: str) -> list[tuple[str, int]]:
+    """Words of a file name in lower case with their positions, without those at the end that do not tell its role."""
+    words = [(match.group().lower(), match.start()) for match in re.finditer(r"[^_\-. ]+", stem)]
+    while len(words) > 1 and words[-1][0] in _DECORATION:
+        words.pop()
+    return words
 
 
 def _start_of(words: list[tuple[str, int]], start: int, passed: Collection[str]) -> int:

@@ -14,6 +14,7 @@ from JointRegSegLib.cohort.folders import (
     COPY,
     FREESURFER,
     NO_IMAGE,
+    NO_PART,
     NO_STUDY,
     OTHER_SPACE,
     SECOND,
@@ -246,7 +247,19 @@ def test_tissues_of_bids_derivatives_are_neither_tumor_nor_brain(name: str, tmp_
     cohort = cohort_of_folder(bids_with_derivatives(tmp_path, name))
     (study,) = cohort.studies
     assert (study.label, study.mask) == (None, None)
-    assert cohort.ignored == ((tmp_path / f"derivatives/program/sub-01/anat/sub-01_{name}.nii.gz", NO_IMAGE),)
+    assert cohort.ignored == ((tmp_path / f"derivatives/program/sub-01/anat/sub-01_{name}.nii.gz", NO_PART),)
+
+
+def test_an_image_of_another_kind_is_listed_as_such(tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_with_derivatives(tmp_path, "desc-preproc_bold"))
+    assert [reason for _, reason in cohort.ignored] == [NO_IMAGE]
+
+
+@pytest.mark.parametrize("program", ["bet", "HDBET", "synthstrip"])
+def test_a_mask_by_a_program_for_brain_extraction_is_the_brain_mask(program: str, tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_with_derivatives(tmp_path, f"desc-{program}_mask"))
+    assert cohort.studies[0].mask.name == f"sub-01_desc-{program}_mask.nii.gz"
+    assert cohort.ignored == ()
 
 
 def test_of_several_derivatives_that_in_the_space_of_the_images_is_taken(tmp_path: Path) -> None:
