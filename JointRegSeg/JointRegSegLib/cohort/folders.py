@@ -43,7 +43,7 @@ _BRATS_2015 = re.compile(r"VSD\.Brain(?:_\dmore)?\..*\.(?:MR_(?P<image>\w+)|(?P<
 _DERIVATIVES = "derivatives"
 _MOST_TOLD = 5
 """Contradictions that a message lists."""
-_SPACE = re.compile(r"_space-([A-Za-z0-9]+)(?=_)")
+_SPACE = re.compile(r"_space-([A-Za-z0-9]+)(?=_|$)")
 _OWN_SPACE = re.compile(
     rf"(?:ce)?(?:{'|'.join(word for modality in MODALITIES for word in SYNONYMS[modality])})(?:ce|gd)?"
     "|orig|native|individual|scanner|anat|subject"
@@ -359,6 +359,8 @@ def _tell_guesses(studies: Mapping[tuple[str, str], _Group], top: Path) -> None:
 def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path) -> list[Ignored]:
     """Give labels, masks and landmarks of other folders to the study of their name; return what is left."""
     named = [study for study in studies.values() if group.name in ("", study.name)]
+    if not named:
+        named = [study for study in studies.values() if group.name == _SPACE.sub("", study.name)]
     near = [study for study in named if _is_beside(group.place, study.place, top)]
     if group.name and len(named) < 2:
         near = named

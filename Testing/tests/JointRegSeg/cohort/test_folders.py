@@ -307,6 +307,13 @@ def test_a_label_that_names_no_space_belongs_to_images_that_name_one(tmp_path: P
     assert cohort.studies[0].label.name == "sub-01_label-tumor_dseg.nii.gz"
 
 
+def test_a_label_in_a_folder_of_its_own_belongs_to_images_whose_names_add_a_space(tmp_path: Path) -> None:
+    write_brats(tmp_path / "P1", "P1_space-sri", OLD_NAMES[:4])
+    write_brats(tmp_path / "P1/labels", "P1", ("seg", "brainmask"))
+    (study,) = cohort_of_folder(tmp_path).studies
+    assert (study.label.name, study.mask.name) == ("P1_seg.nii.gz", "P1_brainmask.nii.gz")
+
+
 def test_a_label_that_names_the_space_of_the_images_goes_before_one_that_names_none(tmp_path: Path) -> None:
     cohort = cohort_of_folder(bids_in_an_atlas(tmp_path, "label-tumor_dseg", "space-SRI24_label-tumor_dseg"))
     assert cohort.studies[0].label.name == "sub-01_space-SRI24_label-tumor_dseg.nii.gz"
