@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from NeuroCESTLib.core.checked_json import LONGEST_TEXT, read_bytes
 
 LANDMARK_SYSTEMS = ("LPS", "RAS")
 _COORDINATES = (("x", "y", "z"), ("l", "p", "s"), ("r", "a", "s"))
-_NAME_COLUMNS = ("name", "label", "landmark", "landmarkname", "point", "pointname", "id", "landmarkid", "pointid")
+_NAME_COLUMNS = ("name", "label", "landmark", "landmarkname", "point", "pointname")
 """Columns that name the points, the most telling one first, without spaces and signs."""
+_ID_COLUMNS = ("landmarkid", "pointid", "id")
+"""Columns that may name the points instead, or state something else, such as the patient or a number of the file."""
 _LAST_NAMED_COLUMN = "associatednodeid"
 """Last column that a ``.fcsv`` file names; the status of the position and the number of measurements follow it."""
 _WITHOUT_POSITION = ("0", "1", "3")
@@ -27,22 +31,26 @@ class Landmarks:
     """Points of one study.
 
     Attributes:
-        points: Coordinates (x, y, z) in LPS mm by name.
+        points: Coordinates (x, y, z) in LPS mm by name; without any name by the number of the row. Points without a
+            name are left out where others have one.
         path: File that they were read from, for messages.
-        unnamed_rows: Rows of the file, where they name some points by their order alone; 0 where all have names.
+        unnamed_rows: Rows of the file, where no point has a name; 0 otherwise.
+        by_row: All points by the number of their row, where the names may be no more than numbers of this file.
     """
 
     points: dict[str, tuple[float, float, float]]
     path: str = ""
     unnamed_rows: int = 0
+    by_row: Landmarks | None = None
 
 
 def read_landmarks(path: str | Path) -> Landmarks:
     """Read points from a CSV file or a Slicer markups table (``.csv``, ``.fcsv``).
 
     Commas, semicolons or tabs separate the fields, whichever the line with the names of the columns has most of.
-    The file needs the columns ``x, y, z`` in mm; a column such as ``name``, ``label``, ``landmark``, ``point`` or
-    ``id`` names the points, which are numbered otherwise. Coordinates are LPS unless the columns are called ``r, a, s``
+    The file needs the columns ``x, y, z`` in mm; a column such as ``name``, ``label``, ``landmark`` or ``point`` names
+    the points, or else ``id`` if no value occurs twice; otherwise the points are numbered. A point without a name is
+    left out where others have one. Coordinates are LPS unless the columns are called ``r, a, s``
     or a comment line says ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS. Points of Slicer
     without a position are left out.
 
@@ -62,12 +70,22 @@ def read_landmarks(path: str | Path) -> Landmarks:
     system = {"l": "LPS", "r": "RAS"}.get(columns[0], system)
     if system not in LANDMARK_SYSTEMS:
         raise ValueError(f"landmarks '{path}': the coordinate system '{system}' is unknown; use LPS or RAS")
-    points, unnamed = _points(rows, header, columns, -1 if system == "RAS" else 1, path)
-    return Landmarks(points, str(path), len(rows) if unnamed else 0)
+    points = _points(rows, header, columns, -1 if system == "RAS" else 1, path)
+    by_row = Landmarks({str(number): point for number, point in points.items()}, str(path), len(rows))
+    names, of_ids = _names(rows, header, points, path)
+    if not names:
+        return by_row
+    named = {name: points[number] for number, name in names.items()}
+    if named.keys() == by_row.points.keys():
+        return Landmarks(named, str(path), by_row=replace(by_row, points=named))
+    return Landmarks(named, str(path), by_row=by_row if of_ids else None)
 
 
 def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.Transform | None) -> np.ndarray:
     """Compute the registration error of every landmark that both studies have.
+
+    Landmarks are matched by their names. Where no point of either file has a name, or what a column ``id`` states is
+    not the same in both, the numbers of the rows match them, provided that the files have equally many.
 
     Args:
         fixed: Landmarks of the fixed study.
@@ -81,6 +99,7 @@ def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.T
     Raises:
         ValueError: The studies have no landmark in common, or landmarks without names that differ in number.
     """
+    fixed, moving = _named_alike(fixed, moving)
     if fixed.unnamed_rows != moving.unnamed_rows:
         raise ValueError(
             f"the landmarks of '{fixed.path}' and '{moving.path}' cannot be matched: "
@@ -94,6 +113,14 @@ def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.T
         for name in common
     ]
     return np.linalg.norm(np.array(mapped) - np.array([moving.points[name] for name in common]), axis=1)
+
+
+def _named_alike(fixed: Landmarks, moving: Landmarks) -> tuple[Landmarks, Landmarks]:
+    """The landmarks by the rows of the files, if the names match none and both files can be matched by their rows."""
+    if not (fixed.unnamed_rows or moving.unnamed_rows) and fixed.points.keys() & moving.points.keys():
+        return fixed, moving
+    one, two = (each if each.unnamed_rows else each.by_row for each in (fixed, moving))
+    return (one, two) if one and two and one.unnamed_rows == two.unnamed_rows else (fixed, moving)
 
 
 def _rows(landmarks: Landmarks) -> str:
@@ -126,12 +153,10 @@ def _read_table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
 
 def _points(
     rows: list[list[str]], header: list[str], columns: tuple[str, ...], sign: int, path: str | Path
-) -> tuple[dict[str, tuple[float, float, float]], bool]:
-    """Points by name, and whether some have none but their number; ``sign`` is -1 to turn RAS into LPS."""
+) -> dict[int, tuple[float, float, float]]:
+    """Points by the number of their row, from 1; ``sign`` is -1 to turn RAS into LPS."""
     positions = [header.index(name) for name in columns]
-    words = [re.sub(r"[^a-z0-9]", "", name) for name in header]
-    naming = next((words.index(name) for name in _NAME_COLUMNS if name in words), None)
-    points, unnamed = {}, False
+    points = {}
     for number, row in enumerate(rows, start=1):
         if not _placed(row, header):
             continue
@@ -143,15 +168,30 @@ def _points(
             ) from None
         if not np.isfinite([x, y, z]).all():
             raise ValueError(f"landmarks '{path}': row {number} is not finite")
-        name = row[naming].strip() if naming is not None and naming < len(row) else ""
-        unnamed = unnamed or not name
-        name = name or str(number)
-        if name in points:
-            raise ValueError(f"landmarks '{path}': the name '{name}' occurs twice")
-        points[name] = (sign * x, sign * y, z)
+        points[number] = (sign * x, sign * y, z)
     if not points:
         raise ValueError(f"landmarks '{path}' contain no point")
-    return points, unnamed
+    return points
+
+
+def _names(
+    rows: list[list[str]], header: list[str], numbers: Iterable[int], path: str | Path
+) -> tuple[dict[int, str], bool]:
+    """Names that points have by the number of their row, and whether they come from a column such as ``id``."""
+    words = [re.sub(r"[^a-z0-9]", "", name) for name in header]
+    naming = next((column for column in _NAME_COLUMNS if column in words), None)
+    for column in _ID_COLUMNS if naming is None else (naming,):
+        if column not in words:
+            continue
+        place = words.index(column)
+        texts = {number: "".join(rows[number - 1][place : place + 1]).strip() for number in numbers}
+        names = {number: text for number, text in texts.items() if text}
+        twice = next((name for name, count in Counter(names.values()).items() if count > 1), None)
+        if twice is None:
+            return names, naming is None
+        if naming is not None:
+            raise ValueError(f"landmarks '{path}': the name '{twice}' occurs twice")
+    return {}, False
 
 
 def _placed(row: list[str], header: list[str]) -> bool:

@@ -111,3 +111,40 @@ def test_landmarks_without_names_are_matched_only_where_both_files_have_as_many_
         landmark_errors(points["three"], points["two"], None)
     with pytest.raises(ValueError, match="3 rows without names and 2 points with names"):
         landmark_errors(points["three"], points["named"], None)
+
+
+def _errors(folder: Path, fixed: str, moving: str) -> list[float]:
+    (folder / "fixed.csv").write_text(fixed)
+    (folder / "moving.csv").write_text(moving)
+    return landmark_errors(read_landmarks(folder / "fixed.csv"), read_landmarks(folder / "moving.csv"), None).tolist()
+
+
+def test_a_point_without_a_name_is_left_out_where_others_have_one(tmp_path: Path) -> None:
+    fixed, moving = "name,x,y,z\na,0,0,0\nb,5,0,0\n", "name,x,y,z\n,9,9,9\na,0,0,3\nb,5,0,4\n"
+    assert _errors(tmp_path, fixed, moving) == [3, 4]
+    with pytest.raises(ValueError, match="3 rows without names and 2 points with names"):
+        _errors(tmp_path, "x,y,z\n9,9,9\n0,0,0\n5,0,0\n", moving)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving"),
+    [("PPP", "PPP"), ("abc", "def"), ("PPP", "abc"), ("012", "   "), ("123", "   "), ("   ", "123")],
+)
+def test_the_rows_match_landmarks_whose_ids_are_no_names(tmp_path: Path, fixed: str, moving: str) -> None:
+    files = [
+        "id,x,y,z\n" + "".join(f"{key.strip()},{10 * row},0,{z}\n" for row, key in enumerate(keys))
+        for keys, z in ((fixed, 0), (moving, 3))
+    ]
+    assert _errors(tmp_path, *files) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("column", ["name", "id"])
+def test_names_that_are_the_numbers_of_the_rows_match_a_file_without_names(tmp_path: Path, column: str) -> None:
+    numbered = f"{column},x,y,z\n2,10,0,0\n1,0,0,0\n"
+    assert _errors(tmp_path, numbered, "x,y,z\n0,0,3\n10,0,4\n") == [4, 3]
+
+
+def test_ids_that_both_files_have_match_the_points_in_any_order(tmp_path: Path) -> None:
+    assert _errors(tmp_path, "id,x,y,z\nu,0,0,0\nv,5,0,0\n", "id,x,y,z\nw,9,9,9\nv,5,0,4\nu,0,0,3\n") == [3, 4]
+    with pytest.raises(ValueError, match="no name in common"):
+        _errors(tmp_path, "id,x,y,z\nu,0,0,0\nv,5,0,0\n", "id,x,y,z\nw,0,0,0\n")
