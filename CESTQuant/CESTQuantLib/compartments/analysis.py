@@ -16,7 +16,7 @@ from .anatomy.regions import RegionMasks, regions_of
 from .anatomy.segment_names import CAVITY, compartments_and_segments
 from .change import changes_between
 from .grid import Grid
-from .growth import followed_lesions, maps_on_first, moved_points, registration_quality, transitions_of
+from .growth import followed_lesions, grid_before, maps_on_first, moved_points, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
 from .partial_volumes import partial_volumes
 from .region_spectra import region_spectrum
@@ -27,6 +27,7 @@ from .results.regions import Region
 from .results.response import Lesion, Response
 from .results.spectrum import RegionSpectrum
 from .results.visit import Visit
+from .sampling import nearest
 from .statistics import LEAST_SHARE, Sample, common_edges, distribution
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def analyze(
     one, masks_one = analyze_visit(first, chosen, part(progress, 0.0, 0.4))
     two, masks_two = analyze_visit(second, chosen, part(progress, 0.4, 0.8))
     if between is not None:
-        two = _without_what_lies_beyond(one, two, second, between)
+        cut_one = _beyond_first(two, first, between)
+        cut_two = _beyond_second(one, second, between)
+        one, two = _cut_off(one, cut_one), _cut_off(two, cut_two)
     progress(0.8, "change between the visits")
     visits = _with_distributions([one, two])
     happened = _between(visits, (masks_one, masks_two), chosen, between)
@@ -179,7 +182,7 @@ def _response(
         return None
     cavities = [visit.region(CAVITY) for visit in visits]
     cavities_ml = [0.0 if cavity is None else cavity.volume_ml for cavity in cavities]
-    count, same = None, None
+    count, same, beyond = None, None, set[int]()
     if transform is not None:
         measurable = {number for number, lesion in enumerate(second.lesions, start=1) if lesion.measurable}
         same, *others = followed_lesions(*masks, transform)
@@ -192,29 +195,57 @@ def _response(
             )
     enhancing = [visit.region("enhancing_tumor") for visit in visits]
     at_least = [region is not None and region.at_least for region in enhancing]
-    cut_off = at_least[0], at_least[1]
+    cut_off = at_least[0] or bool(beyond), at_least[1]
     return response(first.lesions, second.lesions, (cavities_ml[0], cavities_ml[1]), count, same, cut_off)
 
 
-def _without_what_lies_beyond(first: Visit, second: Visit, given: VisitInput, transform: sitk.Transform) -> Visit:
-    """The second visit with the compartments cut off that the first one has where the second's images end."""
-    tumor = [region for region in first.regions if region.kind == "tumor"]
-    places = np.argwhere(np.any([region.mask for region in tumor], axis=0)) if tumor else np.empty((0, 3))
-    if first.mask_grid is None or not len(places) or not given.anatomy:
-        return second
+def _beyond_second(first: Visit, given: VisitInput, transform: sitk.Transform) -> set[str]:
+    """Names of the compartments that the first visit has where the images of the second one, ``given``, end."""
+    tumor = _tumor(first)
+    if first.mask_grid is None or not tumor or not given.anatomy:
+        return set()
+    box, grid = _box_around(tumor, first.mask_grid)
+    moved = moved_points(grid, transform)
+    return {
+        region.name for region in tumor if is_cut_off(moved[region.mask[box].ravel()], grid, given.anatomy, beyond=True)
+    }
+
+
+def _beyond_first(second: Visit, given: VisitInput, transform: sitk.Transform) -> set[str]:
+    """Names of the compartments that the second visit has where the images of the first one, ``given``, end."""
+    tumor = _tumor(second)
+    if second.mask_grid is None or not tumor or not given.anatomy:
+        return set()
+    grid = grid_before(_box_around(tumor, second.mask_grid)[1], transform)
+    points, indices = grid.points(), second.mask_grid.indices(moved_points(grid, transform))
+    return {
+        region.name
+        for region in tumor
+        if is_cut_off(points[nearest(region.mask, indices)], grid, given.anatomy, beyond=True)
+    }
+
+
+def _tumor(visit: Visit) -> list[Region]:
+    """The compartments of a visit that are not empty."""
+    return [region for region in visit.regions if region.kind == "tumor" and region.mask.any()]
+
+
+def _box_around(regions: Sequence[Region], grid: Grid) -> tuple[tuple[slice, ...], Grid]:
+    """The part of a grid that holds all of some regions, as slices and as a grid."""
+    places = np.argwhere(np.any([region.mask for region in regions], axis=0))
     low, high = places.min(0), places.max(0) + 1
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     k, j, i = (int(n) for n in high - low)
     start = np.eye(4)
     start[:3, 3] = low[::-1]
-    grid = Grid((k, j, i), first.mask_grid.ijk_to_ras @ start)
-    moved = moved_points(grid, transform)
-    cut = {
-        region.name for region in tumor if is_cut_off(moved[region.mask[box].ravel()], grid, given.anatomy, beyond=True)
-    }
-    regions = tuple(replace(region, at_least=region.at_least or region.name in cut) for region in second.regions)
-    found = [now for now, before in zip(regions, second.regions, strict=True) if now.at_least > before.at_least]
-    return replace(second, regions=regions, warnings=(*second.warnings, *_cut_off_notes(found)))
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return box, Grid((k, j, i), grid.ijk_to_ras @ start)
+
+
+def _cut_off(visit: Visit, names: set[str]) -> Visit:
+    """A visit with the compartments marked whose volume is only the least one, because the images end there."""
+    regions = tuple(replace(region, at_least=region.at_least or region.name in names) for region in visit.regions)
+    found = [now for now, before in zip(regions, visit.regions, strict=True) if now.at_least > before.at_least]
+    return replace(visit, regions=regions, warnings=(*visit.warnings, *_cut_off_notes(found)))
 
 
 def _cut_off_notes(regions: Sequence[Region]) -> list[str]:

@@ -29,6 +29,8 @@ _MARGIN_MM = 8.0
 BACKGROUND = "background"
 LEAST_CORRELATION = 0.12
 """Local correlation of the anatomies below which the transform does not bring them together."""
+_STEPS_BACK = 10
+"""Steps in which a point is followed back through what a transform deforms."""
 _LINK_MM = 2.0
 """Distance that the registration may misplace a lesion."""
 _LINKED_SHARE = 0.25
@@ -51,6 +53,35 @@ def moved_points(grid: Grid, transform: sitk.Transform) -> np.ndarray:
         Points (K * J * I, 3), RAS in mm.
     """
     return grid.points() + _field(grid, transform).reshape(-1, 3) * [-1, -1, 1]
+
+
+def grid_before(grid: Grid, transform: sitk.Transform) -> Grid:
+    """Return a grid whose voxels a transform takes to all of another grid, as far as it is smooth there.
+
+    The transform need not have an inverse: the corners are followed back in steps by its linear part.
+
+    Args:
+        grid: Grid in the space that the transform maps to.
+        transform: Map of points, LPS mm.
+
+    Returns:
+        Grid along the axes of the patient with voxels of the same smallest size.
+    """
+    ends = np.array(grid.shape[::-1]) - 0.5
+    corners = np.array([[i, j, k, 1] for i in (-0.5, ends[0]) for j in (-0.5, ends[1]) for k in (-0.5, ends[2])])
+    goals = (corners @ (_RAS_TO_LPS @ grid.ijk_to_ras).T)[:, :3]
+    moved = np.array([transform.TransformPoint(goal) for goal in goals.tolist()])
+    back = np.linalg.inv(np.linalg.lstsq(goals - goals.mean(0), moved - moved.mean(0), rcond=None)[0])
+    points = goals + (goals - moved) @ back
+    for _ in range(_STEPS_BACK):
+        moved = np.array([transform.TransformPoint(point) for point in points.tolist()])
+        points = points + (goals - moved) @ back
+    points = points * [-1, -1, 1]
+    step = float(grid.spacing_mm.min())
+    ijk_to_ras = np.diag([step, step, step, 1.0])
+    ijk_to_ras[:3, 3] = points.min(0) - _MARGIN_MM
+    i, j, k = (int(n) for n in np.ceil((np.ptp(points, axis=0) + 2 * _MARGIN_MM) / step) + 1)
+    return Grid((k, j, i), ijk_to_ras)
 
 
 def _field(grid: Grid, transform: sitk.Transform) -> np.ndarray:

@@ -161,7 +161,8 @@ def response(
         new_measurable: Number of measurable lesions that are new at the second visit; None if it is unknown.
         same: Pairs of the numbers, from 1, of a lesion at the first visit and of what it is at the second; None if they
             are unknown. Then a single lesion at each visit is taken for the same.
-        cut_off: Whether the images of the first and of the second visit do not show all of the lesions.
+        cut_off: Whether the images or the segmentations of the first and of the second visit do not show all of the
+            lesions.
     """
     operated = cavities_ml[1] - cavities_ml[0] >= LEAST_NEW_CAVITY_ML
     measurable = [sum(lesion.measurable for lesion in lesions) for lesions in (first, second)]
@@ -241,8 +242,8 @@ def _cut_off_text(cut_off: tuple[bool, bool]) -> str:
         return ""
     where = "at both visits" if all(cut_off) else f"at the {'first' if cut_off[0] else 'second'} visit"
     return (
-        f"The anatomical images may not show all of the enhancing tumour {where}, so that its size there is only the "
-        "least one and a category is given only if it holds for any larger size. "
+        f"The anatomical images or the segmentation may not show all of the enhancing tumour {where}, so that its size "
+        "there is only the least one and a category is given only if it holds for any larger size. "
     )
 
 

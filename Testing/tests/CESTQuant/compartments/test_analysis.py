@@ -166,7 +166,11 @@ def test_lesions_are_followed_by_the_transform_between_the_visits() -> None:
     assert alone is not None
     assert alone.response is not None
     assert (alone.response.category, alone.response.new_measurable) == ("partial response", None)
-    far = analyze(first, second, QUICK, sitk.TranslationTransform(3, (500.0, 0.0, 0.0)))
+    small = segmented("first", enhancing=ball(8))
+    far = analyze(small, segmented("second", enhancing=ball(20)), QUICK, sitk.TranslationTransform(3, (500.0, 0, 0)))
+    assert far.between is not None
+    assert far.between.response is not None
+    assert far.between.response.category == "not assessable"
     assert any("lie beyond the segmentation or the anatomy of first" in text for text in far.warnings)
 
 
@@ -221,7 +225,9 @@ def test_an_unchanged_tumour_that_the_second_anatomy_shows_in_part_is_no_respons
     assert found.between.response is not None
     assert found.between.response.volume_percent < -30
     assert (found.between.response.category, found.between.response.volume_category) == ("not assessable",) * 2
-    assert found.between.response.caveat.startswith("The anatomical images may not show all of the enhancing tumour at")
+    assert found.between.response.caveat.startswith(
+        "The anatomical images or the segmentation may not show all of the enhancing tumour at the second visit"
+    )
     assert not any(change.enough for change in found.between.changes if change.quantity == "volume")
     assert any(text.startswith("later: the anatomy may not show all of the tumour") for text in found.warnings)
 
@@ -242,6 +248,32 @@ def test_what_the_first_visit_has_beyond_the_second_anatomy_cuts_the_second_visi
         "edema",
         "enhancing_tumor",
         "whole_tumor",
+    ]
+
+
+def test_tumour_that_the_first_anatomy_could_not_show_is_no_progression() -> None:
+    """The first anatomy ends below a lesion that only the second one shows, and the patient turned in between."""
+    brain = Brain()
+    turned = rotation((10.0, 0.0, 0.0))
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix((np.diag([-1, -1, 1]) @ turned @ np.diag([-1.0, -1.0, 1.0])).ravel().tolist())
+    pose = np.eye(4)
+    pose[:3, :3] = turned
+    low, high = ball(12, (0, 0, -25)), ball(12, (0, 0, 30))
+    anatomy = Image("T1", brain.image(HEAD, T1_WEIGHTED), HEAD)
+    second_grid = Grid(HEAD.shape, pose @ HEAD.ijk_to_ras)
+    first = slices_of(replace(segmented("first", enhancing=low), anatomy=(anatomy,)), 0, 42)
+    both = Masks("second", second_grid, {"enhancing": low | high})
+    second = VisitInput("second", None, both, (Image("T1", anatomy.array, second_grid),))
+    found = analyze(first, second, QUICK, transform)
+    assert found.between is not None
+    assert found.between.response is not None
+    assert (found.between.response.category, found.between.response.volume_category) == ("not assessable",) * 2
+    assert "at the first visit" in found.between.response.caveat
+    assert not any(change.enough for change in found.between.changes if change.region == "enhancing_tumor")
+    assert [[region.name for region in visit.regions if region.at_least] for visit in found.visits] == [
+        ["enhancing_tumor", "whole_tumor"],
+        [],
     ]
 
 

@@ -12,7 +12,7 @@ from synthetic_brains import grid_around
 
 from CESTQuantLib.compartments.anatomy.regions import RegionMasks
 from CESTQuantLib.compartments.grid import Grid
-from CESTQuantLib.compartments.growth import followed_lesions, maps_on_first, transitions_of
+from CESTQuantLib.compartments.growth import followed_lesions, grid_before, maps_on_first, moved_points, transitions_of
 from CESTQuantLib.compartments.inputs import Image
 from CESTQuantLib.compartments.response import CAVEAT, NOT_FOLLOWED, diameters, lesions_of, response
 
@@ -305,3 +305,21 @@ def test_maps_of_the_second_visit_are_interpolated_once_through_the_composed_tra
     seen = np.isfinite(found)
     np.testing.assert_allclose(found[seen], ramp(points)[seen], rtol=1e-5, atol=1e-4)
     assert seen.mean() > 0.9
+
+
+def test_the_grid_before_a_transform_is_taken_to_all_of_the_grid_after_it() -> None:
+    turned = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.2, 1.5, 0.1, (30.0, -500.0, 80.0))
+    field = np.zeros((20, 20, 20, 3))
+    field[..., 0] = 12 * np.sin(np.linspace(0, np.pi, 20))
+    image = sitk.GetImageFromArray(field, isVector=True)
+    image.SetSpacing((10.0, 10.0, 10.0))
+    image.SetOrigin((-100.0, -100.0, -100.0))
+    transform = sitk.CompositeTransform([turned, sitk.DisplacementFieldTransform(image)])
+    centre = np.array(turned.TransformPoint((10.0, 20.0, 0.0))) * [-1, -1, 1]
+    after = Grid((12, 10, 8), np.diag([2.0, 2.0, 2.0, 1.0]))
+    after.ijk_to_ras[:3, 3] = centre
+    before = grid_before(after, transform)
+    reached = np.floor(after.indices(moved_points(before, transform)) + 0.5).astype(int)
+    inside = reached[((reached >= 0) & (reached < after.shape[::-1])).all(1)]
+    assert (inside.min(0).tolist(), inside.max(0).tolist()) == ([0, 0, 0], [7, 9, 11])
+    assert np.prod(before.shape) < 40_000
