@@ -53,7 +53,10 @@ class Pairing:
 
 @dataclass(frozen=True)
 class StudySampling:
-    """Drawing of the fixed study by the classes it contains, with replacement: over- and under-sampling.
+    """Drawing of pairs by the classes of one of their studies, with replacement: over- and under-sampling.
+
+    The study that is drawn is the fixed one. Where the earlier visit has to be the fixed one, it may be either, so that
+    a class that only later visits show, such as a resection cavity, is met as often as wanted.
 
     Attributes:
         proportions: Proportions by class name of ``labels.LABELS`` (``background`` means studies without tumour) or
@@ -105,7 +108,7 @@ class PairPlan:
         Args:
             subjects: Subject of each study; the visits of a subject are in their order.
             pairing: Rule; None for the default.
-            sampling: How fixed studies are drawn; None to take each one as often.
+            sampling: How studies are drawn; None to take each one as often.
             counts: Voxels (study, 4) of each class; needed with ``sampling``.
             seed: Seed of all draws.
             source: Name of the cohort, for messages.
@@ -148,7 +151,7 @@ class PairPlan:
         if sampling is not None:
             if counts is None:
                 raise ValueError("sampling by class needs the class counts of the studies")
-            usable = torch.tensor([self._may_be_fixed(number) for number in range(len(self.subjects))])
+            usable = torch.tensor([self._may_be_drawn(number) for number in range(len(self.subjects))])
             self._weights = torch.zeros(len(self.subjects), dtype=torch.float64)
             self._weights[usable] = study_weights(counts[usable], sampling.proportions)
             self._length = sampling.pairs or self._length
@@ -161,8 +164,10 @@ class PairPlan:
         """Draw the (fixed, moving) study numbers of an epoch."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         if self._weights is not None:
-            fixed = draw_studies(self._weights, self._length, generator)
-            return [(number, self._partner(number, generator)) for number in fixed]
+            drawn = draw_studies(self._weights, self._length, generator)
+            pairs = [(number, self._partner(number, generator)) for number in drawn]
+            in_order = self.of_visits and not self.pairing.both_directions
+            return [(min(pair), max(pair)) for pair in pairs] if in_order else pairs
         if self.of_visits:
             return self._pairs_of_visits(generator)
         if self.of_itself:
@@ -188,23 +193,23 @@ class PairPlan:
         """The studies that may be the fixed one where visits are not paired, in random order."""
         return [self._fixed[i] for i in torch.randperm(len(self._fixed), generator=generator).tolist()]
 
-    def _may_be_fixed(self, number: int) -> bool:
-        """Whether a study can be drawn as the fixed one."""
+    def _may_be_drawn(self, number: int) -> bool:
+        """Whether a study can be drawn to make a pair."""
         return bool(self._partners(number)) if self.of_visits else self._labeled[number]
 
-    def _partner(self, fixed: int, generator: torch.Generator) -> int:
-        """Draw the moving study for a fixed one."""
+    def _partner(self, drawn: int, generator: torch.Generator) -> int:
+        """Draw the other study of a pair."""
         if self.of_itself:
-            return fixed
-        others = self._partners(fixed)
+            return drawn
+        others = self._partners(drawn)
         return others[int(torch.randint(len(others), (1,), generator=generator))]
 
-    def _partners(self, fixed: int) -> list[int]:
-        """The studies that may be the moving one for a fixed one: those with labels, where there are any."""
-        subject, both = self.subjects[fixed], self.pairing.both_directions
+    def _partners(self, drawn: int) -> list[int]:
+        """The studies that may be the other one of a pair: those with labels, where there are any."""
+        subject = self.subjects[drawn]
         if self.of_visits:
-            others = [number for number in self._visits[subject] if number > fixed or (both and number != fixed)]
+            others = [number for number in self._visits[subject] if number != drawn]
         else:
             others = [number for number, other in enumerate(self.subjects) if other != subject]
         labeled = [number for number in others if self._labeled[number]]
-        return labeled or (others if self._labeled[fixed] else [])
+        return labeled or (others if self._labeled[drawn] else [])

@@ -170,7 +170,7 @@ def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
         if members.any():
             weights += share * members / members.sum()
     if not weights.sum() > 0:
-        raise ValueError(f"no study contains any of the wanted classes {', '.join(proportions)}")
+        raise ValueError(f"no study that can be paired contains any of the wanted classes {', '.join(proportions)}")
     return weights / weights.sum()
 
 

@@ -242,7 +242,7 @@ def plan_pairs(
     Args:
         cohort: Studies to pair.
         pairing: As in ``open_pairs``.
-        sampling: How fixed studies are drawn; None to take each one as often.
+        sampling: How studies are drawn; None to take each one as often.
         counts: Voxels (study, 5) of each class; needed with ``sampling``.
         seed: Seed of the pairs.
         labeled: Whether pairs of which neither study has labels are left out.

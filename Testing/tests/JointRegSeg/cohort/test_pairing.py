@@ -77,9 +77,23 @@ def test_sampling_never_draws_the_latest_visit_as_the_fixed_one_where_the_earlie
     assert pairs.keys() == {(0, 1), (2, 3), (2, 4), (3, 4)}
 
 
+@pytest.mark.parametrize("both_directions", [True, False])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_sampling_meets_a_class_that_only_the_last_visit_has(both_directions: bool, share: float) -> None:
+    """Of the three subjects, only B has a resection cavity, and at its last visit alone."""
+    counts = torch.zeros(7, 5, dtype=torch.float64)
+    counts[:, 0] = 1000
+    counts[4, 4] = 10
+    sampling = StudySampling({"resection_cavity": share, "anywhere": 1 - share}, pairs=70)
+    plan = PairPlan(list("AABBBCC"), Pairing("visits", both_directions), sampling, counts)
+    pairs = plan.epoch(0)
+    assert sum(4 in pair for pair in pairs) >= 70 * share
+    assert both_directions or all(a < b for a, b in pairs)
+
+
 def test_sampling_of_a_class_that_only_single_visits_have_is_refused() -> None:
     counts = torch.tensor([[1000, 0, 0, 10, 0]] * 2 + [[1000, 0, 0, 0, 0]], dtype=torch.float64)
-    with pytest.raises(ValueError, match="no study contains any of the wanted classes background"):
+    with pytest.raises(ValueError, match="no study that can be paired contains any of the wanted classes background"):
         PairPlan(["A", "A", "B"], Pairing("visits"), StudySampling({"background": 1.0}), counts)
 
 
