@@ -31,6 +31,15 @@ _RADIANS = r"rad/s(?![\s_]*(?:/|per))"
 _UNIT_OF_OFFSETS = re.compile(
     rf"offsets?\W*(?:are\s+)?(?:in\s+)?[\W_]*(ppm|hz|{_RADIANS}|mhz|[km]{_RADIANS}|1/s)(?![a-z])"
 )
+_OF_POWER = rf"(?:[\d.]+(?:e[-+]?\d+)?\s*)?(?:[km]?{_RADIANS}|k?hz(?!\s*/)|[nmu\u00b5\u03bc]?t)(?![a-z])"
+_POWER = re.compile(
+    r"(?<![a-z0-9])(?:b_?1|[w\u03c9]_?1|omega_?1|power)"
+    r"(?:[\s_=:+~\u2248()\[\]]"
+    r"|(?:rms|cwpe|peak|max(?:imum)?|mean|nominal|amplitude|power|strength|level|in|of|is|was)(?![a-z]))*"
+    rf"{_OF_POWER}(?:\s*[(=]\s*{_OF_POWER}\)?)*"
+)
+"""The power of the saturation in whatever unit, as in ``B1 = 535 rad/s (2 uT)`` or ``w1 [Hz]``."""
+_ONE_ANGULAR_FREQUENCY = re.compile(rf"(?<![\w.])[\d.]+(e[-+]?\d+)?\s*{_RADIANS}|{_RADIANS}\W*[:=]\s*[-+.\d]")
 _NAMES = {"ppm": "ppm", "hz": "Hz", "rad/s": "rad/s"}
 """Units that offsets are read in."""
 _CLAUSE_END = r"[;,|()]|\.(?=\s|$)|\s-\s"
@@ -66,8 +75,8 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
     after ``#``, ``//`` or, at the beginning of a line, ``%``, a byte-order mark and the typographic minus sign too. A
     first line of words is a header: of several columns, the one whose name contains ``offset``, ``ppm`` or ``Hz`` is
     read. Where every comma stands between the digits of one number, as in ``-3,5``, commas are decimal signs, which a
-    warning tells. Offsets are in ppm unless the header or a comment says Hz or rad/s; a comment about a bandwidth does
-    not count. A warning tells the unit where a comment has Hz or rad/s.
+    warning tells. Offsets are in ppm unless the header or a comment says Hz or rad/s; a comment about a bandwidth or
+    the power does not count. A warning tells the unit where a comment has Hz or rad/s.
 
     Args:
         path: Text file.
@@ -161,9 +170,10 @@ def _unit(header: str, comments: list[str], source: str) -> str:
     explicit = [comment for comment in comments if _UNIT_OF_OFFSETS.search(_plain(comment))]
     about_offsets = [comment for comment in comments if "offset" in comment.lower() and comment not in explicit]
     others = [comment for comment in comments if comment not in (*explicit, *about_offsets)]
+    unit_of = {comment: _unit_of(comment) for comment in comments} | {header: _unit_of(header, of_column=True)}
     said = None
     for lines in ([header], explicit, about_offsets, others):
-        units = {_unit_of(line) for line in lines}
+        units = {unit_of[line] for line in lines}
         named = [unit for unit in _NAMES if unit in units]
         if len(named) > 1:
             both = " and ".join(_NAMES[unit] for unit in named)
@@ -173,11 +183,13 @@ def _unit(header: str, comments: list[str], source: str) -> str:
         if named:
             said = named[0]
             break
-    unclear = [line.strip() for line in (header, *comments) if _unit_of(line) == _UNCLEAR]
+    unclear = [line.strip() for line in (header, *comments) if unit_of[line] == _UNCLEAR]
     if unclear and said is None:
+        in_radians = re.search(_RADIANS, _plain(unclear[0])) and not _HZ.search(unclear[0].lower())
+        other = _NAMES["rad/s" if in_radians else "hz"]
         raise ValueError(
-            f"{source}: {shortened(unclear[0])} leaves open whether the offsets are in ppm or in Hz; say ppm or Hz in "
-            "a comment, such as '# offsets in ppm'"
+            f"{source}: {shortened(unclear[0])} leaves open whether the offsets are in ppm or in {other}; say ppm or "
+            f"{other} in a comment, such as '# offsets in ppm'"
         )
     unit = said or "ppm"
     if any(_HZ.search(comment.lower()) or re.search(_RADIANS, _plain(comment)) for comment in comments):
@@ -190,17 +202,24 @@ def _plain(line: str) -> str:
     return _WRITTEN_RADIANS.sub("rad/s", line.lower())
 
 
-def _unit_of(line: str) -> str | None:
-    """Unit that a header or comment gives the offsets: ``ppm``, ``hz``, ``rad/s``, ``_UNCLEAR`` or None."""
+def _unit_of(line: str, *, of_column: bool = False) -> str | None:
+    """Unit that a header or comment gives the offsets: ``ppm``, ``hz``, ``rad/s``, ``_UNCLEAR`` or None.
+
+    The power in it has a unit of its own, unless it is all that the header of a column speaks of.
+    """
     text = _plain(line)
     if found := _UNIT_OF_OFFSETS.search(text):
         several = len(set(_UNIT_OF_OFFSETS.findall(text))) > 1
         return _UNCLEAR if several or found[1] not in _NAMES or _is_converted(text, found) else found[1]
-    units, of_offsets = set(_UNIT.findall(text)), "offset" in text
+    of_offsets = "offset" in text
+    if of_offsets or not of_column:
+        text = _POWER.sub(" ", text)
+    units = set(_UNIT.findall(text))
     if not units:
         if not re.search(_RADIANS, text):
             return None
-        return "rad/s" if of_offsets or re.fullmatch(r"\W*rad/s\W*", text) else _UNCLEAR
+        is_unit = of_offsets and not _ONE_ANGULAR_FREQUENCY.search(text)
+        return "rad/s" if is_unit or re.fullmatch(r"\W*rad/s\W*", text) else _UNCLEAR
     if len(units) > 1 or _OF_SOMETHING_ELSE.search(text):  # such as "1 ppm = 127.7 Hz"
         return _UNCLEAR if of_offsets else None
     if "khz" in units or ("hz" in units and not of_offsets and _ONE_FREQUENCY.search(text)):

@@ -230,6 +230,18 @@ def test_radians_of_something_else_are_not_the_unit_of_the_offsets(tmp_path: Pat
         "offsets in ppm (multiply by 127.7 to convert to Hz)",
         "offsets in ppm; to convert to Hz, multiply by 127.7",
         "offsets in ppm; ppm->Hz: x127.7",
+        "offset list, B1 = 85 Hz",
+        "offset list, B1 = 2 uT (85 Hz)",
+        "offset list, B1 rms [Hz]: 85",
+        "B1 = 85 Hz",
+        "B1 in Hz",
+        "offset list, B1 = 535 rad/s",
+        "offset list, B1 = 535 rad/s = 85 Hz",
+        "offsets of the scan with w1 = 535 rad/s",
+        "offsets at a power of 535 radians per second",
+        "offset list, omega_1 [rad/s]: 535",
+        "B1 = 535 rad/s, tsat 2 s",
+        "B1 in rad/s",
     ],
 )
 def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_offsets(
@@ -261,10 +273,8 @@ def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_off
         "offsets in Hz / 127.7 = ppm",
         "offset_hz = 127.7 * offset_ppm",
         "offset (ppm), offset (Hz)",
-        "offset (krad/s)",
         "offset in MHz",
         "offset [1/s]",
-        "B1 in rad/s",
         "offset (rad/s) = 2 pi offset (Hz)",
     ],
 )
@@ -274,6 +284,23 @@ def test_a_comment_that_leaves_the_unit_open_is_refused(tmp_path: Path, comment:
     with pytest.raises(ValueError, match=r"offsets\.txt: '.*' leaves open .* say ppm or Hz") as caught:
         read_protocol(path, 3.0)
     one_line(caught.value, str(path))
+
+
+@pytest.mark.parametrize("comment", ["saturation 535 rad/s", "offset list, saturation 535 rad/s", "offset (krad/s)"])
+def test_a_comment_that_leaves_open_whether_offsets_are_in_radians_names_this_unit(
+    tmp_path: Path, comment: str
+) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(f"# {comment}\n-3.5\n3.5\n")
+    with pytest.raises(ValueError, match=r"offsets\.txt: '.*' leaves open .* in ppm or in rad/s; say ppm or rad/s"):
+        read_protocol(path, 3.0)
+
+
+def test_a_column_of_powers_is_not_read_as_offsets(tmp_path: Path) -> None:
+    path = tmp_path / "powers.txt"
+    path.write_text("B1 (rad/s)\n535\n267\n")
+    with pytest.raises(ValueError, match=r"powers\.txt: 'B1 \(rad/s\)' leaves open"):
+        read_offsets(path, 3.0)
 
 
 def test_comments_that_contradict_each_other_about_the_unit_are_refused(tmp_path: Path) -> None:
