@@ -79,12 +79,14 @@ def warn_of_unknown_keys(values: Mapping[Any, object], known: Iterable[str], sou
         warnings.warn(f"{source}: unknown keys are ignored: {', '.join(unknown)}", stacklevel=4)
 
 
-def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Protocol:
+def protocol_from_dict(values: dict[str, Any], source: str = "protocol", *, measured: bool = True) -> Protocol:
     """Return the protocol that the keys of a ``protocol.json`` describe.
 
     Args:
         values: Object as read from JSON; unknown keys are named in a warning.
         source: Name of the file, which opens the messages.
+        measured: Whether an acquisition has the protocol, so that times beyond those of any can only be meant in ms.
+            Simulations may have longer ones, as for a steady state.
 
     Raises:
         ValueError: A value is missing or unusable; the message names the source and the key.
@@ -95,7 +97,8 @@ def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Prot
     _warn_of_unknown_parts(values, source)
     try:
         protocol = _from_known(values)
-        _check_times(protocol)
+        if measured:
+            _check_times(protocol)
         _warn_of_another_train(values, protocol, source)
     except KeyError as error:
         raise ValueError(f"{source}: the key {error} is missing") from None

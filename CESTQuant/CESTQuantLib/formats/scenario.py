@@ -251,7 +251,7 @@ def _protocol(scenario: dict[str, Any], preparation: dict[str, Any]) -> Protocol
         )
     if not true_or_false(preparation, "reset_before_each_offset", default=kind != "CW block schedule"):
         values |= {"magnetisation_carried_over": True, "recovery_time_s": preparation.get("trec_s", 0.0)}
-    return protocol_from_dict(values, "preparation")
+    return protocol_from_dict(values, "preparation", measured=False)
 
 
 def _gamma(scenario: dict[str, Any]) -> float:

@@ -224,7 +224,7 @@ def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:
         network = _network(values["options"], values["state"])
         file = NetworkFile(
             network=network.eval(),
-            protocol=protocol_from_dict(values["protocol"], "protocol"),
+            protocol=protocol_from_dict(values["protocol"], "protocol", measured=False),
             tissue=values["tissue"],
             targets=_paths(values["targets"], "targets"),
             outputs=_paths(values["outputs"], "outputs"),

@@ -232,7 +232,7 @@ def read_dataset(folder: str | Path) -> StoredDataSet:
         raise ValueError(f"{folder}: no complete data set ({MANIFEST} is missing)")
     try:
         manifest = Manifest.read(folder / MANIFEST)
-        protocol = protocol_from_dict(manifest.protocol, str(folder / MANIFEST))
+        protocol = protocol_from_dict(manifest.protocol, str(folder / MANIFEST), measured=False)
         TissueDistribution.from_dict(manifest.tissue, str(folder / MANIFEST))
     except KeyError as error:
         raise ValueError(f"{folder / MANIFEST}: a damaged data set: {error} is missing") from None

@@ -115,6 +115,11 @@ def test_a_train_is_played_sample_by_sample() -> None:
     assert float((one - cw).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("preparation", [SCENARIO["preparation"] | {"tsat_s": 100.0}, TRAIN | {"n_pulses": 2000}])
+def test_a_steady_state_may_take_longer_than_any_acquisition(preparation: dict[str, Any]) -> None:
+    assert read_scenario(scenario(preparation), "s.json").protocol.saturation_time_s.max() > 60
+
+
 def test_pools_may_be_absent() -> None:
     water_only = spectrum(scenario(solute_pools_full_xyz=None, mt_pool_z_only=None))
     assert float((water_only - spectrum(scenario())).abs().max()) > 1e-3

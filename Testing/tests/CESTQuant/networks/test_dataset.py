@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,15 @@ def test_data_sets_on_disk_are_memory_mapped_and_do_not_depend_on_the_shards(
     assert torch.equal(values["amide.k_Hz"], torch.from_numpy(np.array(whole.parameters[0][1024:2048, 3])))
     assert len(signal) == 1024
     assert (tmp_path / "parts" / "report.json").is_file()
+
+
+def test_a_data_set_of_a_simulated_steady_state_reads_back(tmp_path: Path) -> None:
+    assert main(["dataset", str(write_config(tmp_path, CONFIG)), "--output", str(tmp_path / "d")]) == 0
+    path = tmp_path / "d" / shards.MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["protocol"] |= {"saturation_type": "cw", "saturation_time_s": 100.0}
+    path.write_text(json.dumps(manifest))
+    assert read_dataset(tmp_path / "d").protocol.saturation_time_s.tolist() == [100.0] * 4
 
 
 def test_a_smaller_data_set_leaves_no_shard_of_the_larger_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,12 @@ class Malicious:
         return os.mkdir, (os.environ["NEUROCEST_TEST_TRAP"],)
 
 
+def test_a_network_for_a_simulated_steady_state_reads_back(file: NetworkFile, tmp_path: Path) -> None:
+    steady = replace(file.protocol, saturation_time_s=torch.full((4,), 100.0, dtype=torch.float64), pulses=None)
+    saved = save_network(replace(file, protocol=steady), tmp_path / "steady.pt")
+    assert load_network(saved).protocol.saturation_time_s.tolist() == [100.0] * 4
+
+
 def test_loading_a_malicious_file_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trap = tmp_path / "trap"
     monkeypatch.setenv("NEUROCEST_TEST_TRAP", str(trap))
