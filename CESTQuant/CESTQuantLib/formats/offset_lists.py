@@ -64,6 +64,12 @@ _LEAST_LARMOR_MHZ = 40.0
 """Numbers from here on, right behind a unit that they are divided or multiplied by, convert it: 1 T has 42.6 MHz."""
 _QUANTITY = re.compile(r"(?<![\w.])[-+]?[\d.]+(e[-+]?\d+)?\s*(ppm|k?hz)(?![a-z])")
 """A number with its unit, which says nothing about that of the offsets where they have one of their own."""
+_TITLE = re.compile(
+    r"\S+|.*\S\s*(?:\([^()]*\)|\[[^\[\]]*\])"
+    r"|[^\W\d]\w*(?:\s+\w+)?\s+(?:ppm|[km]?hz|rad\s*/\s*s|[nmu\u00b5\u03bc]?t|m?s|deg|%)",
+    re.IGNORECASE,
+)
+"""The title of a column: one word, or a name with its unit."""
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
 _UNCLEAR = "unclear"
 
@@ -131,7 +137,7 @@ def _refuse_table(rows: list[list[float]], comments: list[str], source: str) -> 
         comment.strip()
         for comment in comments
         for cells in (_cells(comment, separator) for separator in ";\t,")
-        if len(cells) == count and sum(map(_names_offsets, cells)) == 1
+        if len(cells) == count and sum(map(_names_offsets, cells)) == 1 and all(map(_TITLE.fullmatch, cells))
     ]
     if numbered or titles:
         why = "the first column counts them" if numbered else f"as {shortened(titles[0])} may say"

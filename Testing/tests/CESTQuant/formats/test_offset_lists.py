@@ -92,6 +92,8 @@ def test_a_row_with_other_cells_than_the_header_is_refused(tmp_path: Path, conte
         "# index offset\n1\t300\n2\t-3.5\n",
         "# offset_ppm, b1_uT\n300 0\n-3.5 2\n",
         "% offset_ppm; b1_uT\n300; 0\n-3.5; 2\n",
+        "# saturation offset (ppm), B1 [uT]\n300 0\n-3.5 2\n",
+        "# offset in ppm, peak B1 uT\n300 0\n-3.5 2\n",
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*commas are read as decimal signs")
@@ -102,6 +104,16 @@ def test_rows_that_may_be_those_of_a_table_without_header_are_refused(tmp_path: 
         ValueError, match=r"offsets\.txt: rows of [23] numbers .* first line, such as 'index offset_ppm'"
     ):
         read_offsets(path)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["offsets in ppm, APT protocol", "offsets in ppm, from water to fat", "APT of the brain; offsets in ppm"],
+)
+def test_a_sentence_about_the_offsets_does_not_make_their_rows_a_table(tmp_path: Path, sentence: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(f"# {sentence}\n3.5 -3.5\n4 -4\n")
+    assert read_offsets(path).tolist() == [3.5, -3.5, 4.0, -4.0]
 
 
 def test_a_header_without_comment_mark_names_the_columns_of_a_table(tmp_path: Path) -> None:
