@@ -29,13 +29,13 @@ SKEWED_WIDTH = 0.2
 
 def lorentzian_lines(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit amplitude, width and position of every line."""
-    fit, used, warnings = _fit(spectra, settings, progress)
+    fit, acquired, used, warnings = _fit(spectra, settings, progress)
     quantities = {"baseline": fit.baseline, "baseline_sd": fit.baseline_sd}
     for i, pool in enumerate(fit.model.names):
         for name in ("amplitude", "width_ppm", "position_ppm"):
             quantities[f"{pool}_{name}"] = getattr(fit, name)[:, i]
             quantities[f"{pool}_{name}_sd"] = getattr(fit, f"{name}_sd")[:, i]
-    return _result(fit, used, quantities, warnings, settings)
+    return _result(fit, acquired, used, quantities, warnings, settings)
 
 
 def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -45,7 +45,7 @@ def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) 
     """
     from ..tissue.contrasts import arex, mtr_ld, mtr_rex
 
-    fit, used, warnings = _fit(spectra, settings, progress)
+    fit, acquired, used, warnings = _fit(spectra, settings, progress)
     quantities, duty_cycle = {}, None
     if used.t1_s is not None:
         try:
@@ -60,23 +60,26 @@ def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) 
         quantities[f"mtr_ld_{pool}"] = mtr_ld(label, reference)
         if used.t1_s is not None and duty_cycle is not None:
             quantities[f"arex_{pool}"] = arex(rex, used.t1_s.to(rex), duty_cycle)
-    return _result(fit, used, quantities, warnings, settings)
+    return _result(fit, acquired, used, quantities, warnings, settings)
 
 
-def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[LorentzianFit, ZSpectra, list[str]]:
-    """Fit the lines to the spectrum of one power, with the water moved to 0 ppm where there is a B0 map."""
+def _fit(
+    spectra: ZSpectra, settings: Settings, progress: Progress
+) -> tuple[LorentzianFit, ZSpectra, ZSpectra, list[str]]:
+    """Fit the lines to the spectrum of one power, with the water moved to 0 ppm where there is a B0 map.
+
+    Returns:
+        The fit, the spectra of this power as acquired and as they were fitted, and sentences for the user.
+    """
     from ..preprocessing.fields import centered_on_water
     from ..preprocessing.powers import at_one_power, b1_warnings
-    from ..preprocessing.repeats import centering_warnings
     from ..tissue.lorentzian import fit_lorentzian, with_noise_of_m0
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
     model = chosen_lines(settings)
     warnings = b1_warnings(spectra, settings.power_uT)
-    at_power = at_one_power(spectra, settings.power_uT)
-    if settings.noise_sd is None:
-        warnings += centering_warnings(at_power)
-    used = centered_on_water(at_power)
+    acquired = at_one_power(spectra, settings.power_uT)
+    used = centered_on_water(acquired)
     offsets = used.protocol.offsets_ppm.float()
     signal = used.signal.float()
     if isinstance(model, TwoStepModel):
@@ -88,7 +91,7 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
         steps = fit_lorentzian_two_step(
             signal, offsets, model, valid=used.valid, reference_noise=used.reference_noise, progress=progress
         )
-        return steps.combined(), used, warnings
+        return steps.combined(), acquired, used, warnings
     fit = fit_lorentzian(
         signal,
         offsets,
@@ -100,7 +103,7 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     )
     fit = with_noise_of_m0(fit, offsets, used.reference_noise, used.valid)
     warnings += [*incomplete_lines(fit, offsets), *biased_lines(fit, offsets)]
-    return fit, used, warnings
+    return fit, acquired, used, warnings
 
 
 def incomplete_lines(fit: LorentzianFit, offsets_ppm: Tensor) -> list[str]:
@@ -170,13 +173,14 @@ def chosen_lines(settings: Settings) -> LorentzianModel | TwoStepModel:
 
 
 def goodness_of_fit(
-    fit: FitResult, water_ppm: Tensor, used: ZSpectra, settings: Settings
+    fit: FitResult, water_ppm: Tensor, acquired: ZSpectra, used: ZSpectra, settings: Settings
 ) -> tuple[dict[str, Tensor], dict[str, float | int | str | None], tuple[str, ...]]:
     """Return what every fit of lines reports besides them: maps of water and residual, the summary, and warnings.
 
     Args:
         fit: Result of the fit.
         water_ppm: (voxel,) fitted position of the water, which is a map where no B0 map is given.
+        acquired: Spectra before they were centred on water, whose repeats tell the noise.
         used: Spectra that were fitted.
         settings: Settings, of which the noise counts.
     """
@@ -186,18 +190,23 @@ def goodness_of_fit(
     maps = {"b0_shift_ppm": water_ppm} if used.b0_shift_ppm is None else {}
     maps["rmse"] = fit.rmse
     summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.rmse.nanmedian())}
-    noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
+    noise_sd = noise_of_repeats(acquired) if settings.noise_sd is None else settings.noise_sd
     if noise_sd is None:
         return maps, summary, ()
     maps["chi2_reduced"] = reduced_chi_square(fit, noise_sd, used.valid, used.protocol.measurement_count)
-    summary["noise_sd"] = typical = typical_noise(noise_sd, used)
+    summary["noise_sd"] = typical = typical_noise(noise_sd, acquired)
     return maps, summary, noise_warnings(maps["chi2_reduced"], typical)
 
 
 def _result(
-    fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str], settings: Settings
+    fit: LorentzianFit,
+    acquired: ZSpectra,
+    used: ZSpectra,
+    quantities: dict[str, Tensor],
+    warnings: list[str],
+    settings: Settings,
 ) -> Quantification:
-    maps, summary, noted = goodness_of_fit(fit.fit, fit.position_ppm[:, 0], used, settings)
+    maps, summary, noted = goodness_of_fit(fit.fit, fit.position_ppm[:, 0], acquired, used, settings)
     quantities |= maps
     if fit.spatial is not None:
         summary |= fit.spatial.summary(fit.model.parameter_names)

@@ -81,7 +81,7 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     else:
         maps, warnings = _exchange(used, fit, powers, members, offsets)
         quantities |= maps
-    maps, summary, noted = goodness_of_fit(fit.fit, first.position_ppm[:, 0], used, settings)
+    maps, summary, noted = goodness_of_fit(fit.fit, first.position_ppm[:, 0], used, used, settings)
     quantities |= maps
     summary["powers_uT"] = ", ".join(f"{power:g}" for power in powers.tolist())
 

@@ -56,16 +56,20 @@ def centered_on_water(spectra: ZSpectra) -> ZSpectra:
     Returns:
         Spectra with the water at 0 ppm. Offsets that the shift moves out of the acquired range, or onto a water line
         that was not acquired, are NaN and no longer valid. Voxels that were acquired with NaN are NaN throughout, for
-        the fit to refuse. They count as smoothed, because the interpolation takes the mean of repeats.
+        the fit to refuse. The mean of repeats is interpolated, and each keeps its deviation from it, so that a fit
+        still sees the noise of single measurements.
     """
     shift = spectra.b0_shift_ppm
     if shift is None:
         return spectra
     complete = torch.isfinite(spectra.signal).all(1, keepdim=True)
-    signal = shift_spectra(spectra.signal, spectra.protocol.offsets_ppm, shift)
+    offsets = spectra.protocol.offsets_ppm
+    signal = shift_spectra(spectra.signal, offsets, shift)
+    if len(distinct_offsets(offsets)) < len(offsets):
+        signal = signal + spectra.signal - interpolate_spectra(spectra.signal, offsets, offsets)
     signal = torch.where(complete, signal, torch.nan)
     valid = torch.isfinite(signal) | ~complete
-    return replace(spectra, signal=signal, valid=valid, b0_shift_ppm=torch.zeros_like(shift), smoothed=True)
+    return replace(spectra, signal=signal, valid=valid, b0_shift_ppm=torch.zeros_like(shift))
 
 
 def shows_water(offsets_ppm: Tensor) -> bool:

@@ -46,7 +46,7 @@ def noise_of_repeats(spectra: ZSpectra) -> Tensor | None:
 
     Returns:
         The standard deviation (voxel,), NaN where neither the repeats nor M0 tell it; None where too few measurements
-        are repeated, and where the spectra were smoothed or corrected for B0, which makes repeats alike.
+        are repeated, and where the spectra were smoothed, which makes repeats alike.
     """
     groups = repeated_measurements(spectra.protocol)
     degrees = _degrees_of_freedom(groups)
@@ -75,20 +75,6 @@ def smoothing_warnings(spectra: ZSpectra) -> list[str]:
     return [
         "the noise is not estimated from the repeated measurements, which the smoothing has made alike: leave the "
         "smoothing out (--smooth-spectra) for standard errors from the repeats"
-    ]
-
-
-def centering_warnings(spectra: ZSpectra) -> list[str]:
-    """Return a sentence for the user where the correction for a B0 map keeps repeats from telling the noise.
-
-    Args:
-        spectra: Spectra before the correction.
-    """
-    if spectra.b0_shift_ppm is None or _degrees_of_freedom(repeated_measurements(spectra.protocol)) < FEWEST_REPEATS:
-        return []
-    return [
-        "chi2_reduced is not given, because the correction for the B0 map averages the repeated measurements, which "
-        "then no longer tell the noise: leave the B0 map out (--b0), as the fit finds the position of water by itself"
     ]
 
 

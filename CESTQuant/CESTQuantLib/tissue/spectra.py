@@ -42,8 +42,7 @@ class ZSpectra:
         brightness: Largest signal in scanner units, shape (voxel,), which tells tissue from air; None if unknown.
         m0: Mean M0 in scanner units, shape (voxel,), by which the noise of an image becomes that of a normalised
             signal; None if unknown.
-        smoothed: Whether the spectra were smoothed or interpolated along their offsets, so that repeats are no longer
-            independent.
+        smoothed: Whether the spectra were smoothed along their offsets, so that repeats are no longer independent.
 
     Raises:
         ValueError: The shapes of signal, protocol and maps do not belong together.

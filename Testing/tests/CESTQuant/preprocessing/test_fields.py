@@ -71,6 +71,20 @@ def test_centering_leaves_out_what_it_moves_onto_a_water_line_that_was_not_acqui
         torch.testing.assert_close(centered.signal[voxel, known], water(offsets, 0.0)[known], atol=5e-3, rtol=0)
 
 
+def test_centering_moves_the_mean_of_repeats_and_leaves_each_its_deviation() -> None:
+    once = torch.tensor([-3.0, 0.0, 3.0], dtype=torch.float64)
+    deviation = torch.tensor([0.01, -0.02, 0.03], dtype=torch.float64)
+    mean, shift = water(once, 0.0)[None], torch.tensor([0.5], dtype=torch.float64)
+    signal = torch.cat((mean + deviation, mean - deviation), 1)
+    protocol = Protocol(3.0, once.repeat(2), 1.0, 2.0)
+    centered = centered_on_water(ZSpectra(signal, protocol, b0_shift_ppm=shift))
+    moved = shift_spectra(mean, once, shift)
+    torch.testing.assert_close(
+        centered.signal, torch.cat((moved + deviation, moved - deviation), 1), atol=1e-12, rtol=0, equal_nan=True
+    )
+    assert centered.valid.tolist() == [[True, True, False] * 2]
+
+
 def test_water_position_is_found_despite_noise_and_side_lines():
     offsets = torch.linspace(-8, 8, 65, dtype=torch.float64)
     shift = -0.6 + 1.2 * rand(500, 1)
