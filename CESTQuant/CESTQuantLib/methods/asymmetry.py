@@ -206,16 +206,43 @@ def water_gap_warnings(spectra: ZSpectra, at_ppm: tuple[float, ...], shift_ppm: 
         return []
     shift = torch.zeros_like(spectra.signal[:, 0]) if shift_ppm is None else shift_ppm
     usable = torch.isfinite(spectra.signal).all(1) & torch.isfinite(shift)
-    missing = usable & in_water_gap(offsets.new_tensor(at_ppm) + shift[:, None].to(offsets), offsets).any(1)
-    count, of = int(missing.sum()), int(usable.sum())
+    at = offsets.new_tensor(at_ppm)
+    in_gap = usable[:, None] & in_water_gap(at + shift[:, None].to(offsets), offsets)
+    count, of = int(in_gap.any(1).sum()), int(usable.sum())
     if count == 0:
         return []
-    where = f"it lies between {gap[0]:g} and {gap[1]:g} ppm, where there are no offsets"
-    if count == of:
-        raise InputError(
-            "protocol", f"{what} is not known, because {where}: choose one farther from water (--asymmetry-offset)"
+    named = [f"{place:g}" for place, missed in zip(at_ppm, in_gap.any(0).tolist(), strict=True) if missed]
+    together = len(named) > 1 and bool((in_gap.sum(1) != 1).all())
+    places, lies = (" and ".join(named), "lie") if together else (" or ".join(named), "lies")
+    where = f"{places} ppm from water {lies} between {gap[0]:g} and {gap[1]:g} ppm, where there are no offsets"
+    if count < of:
+        return [f"{what} is not given in {count} of {of} voxels, because with their shift of B0 {where}"]
+    low, high = (f"{float(limit):.2f}" for limit in shift[usable].aminmax())
+    span = low if low == high else f"{low} to {high}"
+    shifted = "" if span.strip("-") == "0.00" else f"with the shift of B0 of {span} ppm, "
+    if _acquired_farther(at, shift[usable], offsets, gap):
+        remedy = "choose one farther from water (--asymmetry-offset)"
+    elif spectra.b0_shift_ppm is None:
+        remedy = "the shift is too large for these offsets, so acquire offsets on the water line and farther from it"
+    else:
+        remedy = (
+            "the shift is too large for these offsets, so check the unit and the sign of the B0 map (--b0), or leave "
+            "it out"
         )
-    return [f"{what} is not given in {count} of {of} voxels, because with their shift of B0 {where}"]
+    raise InputError("protocol", f"{what} is not known, because {shifted}{where}: {remedy}")
+
+
+def _acquired_farther(at: Tensor, shift_ppm: Tensor, offsets_ppm: Tensor, gap: tuple[float, float]) -> bool:
+    """Whether in some voxel all places (k,) lie at acquired offsets if they are moved away from water by the same."""
+    import torch
+
+    from ..fitting.interpolation import SAME_OFFSET_PPM
+
+    below = at < 0
+    outward = torch.where(below, -shift_ppm[:, None].to(at), shift_ppm[:, None].to(at))  # (voxel, k)
+    nearest = torch.where(below, -gap[0], gap[1]) - outward
+    farthest = torch.where(below, -offsets_ppm.min(), offsets_ppm.max()) - outward
+    return bool((nearest.amax(1) <= farthest.amin(1) + SAME_OFFSET_PPM).any())
 
 
 def _require_both_sides(spectra: ZSpectra, values: Tensor, offset: float, what: str) -> None:

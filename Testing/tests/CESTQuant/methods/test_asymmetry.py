@@ -66,7 +66,25 @@ def test_a_shift_into_the_water_line_that_was_not_acquired_gives_no_asymmetry(me
     assert found.status.tolist() == [Status.CONVERGED, Status.FAILED, Status.FAILED]
     (warning,) = found.warnings
     assert warning.startswith("MTRasym at 3 ppm is not given in 2 of 3 voxels")
-    assert "lies between -3 and 3 ppm, where there are no offsets" in warning
+    assert warning.endswith("-3 or 3 ppm from water lies between -3 and 3 ppm, where there are no offsets")
+
+
+def test_a_shift_that_leaves_no_pair_of_offsets_is_refused_with_its_reason() -> None:
+    """Offsets farther from water were recommended, which the shift moves beyond the acquired ones."""
+    reason = r"with the shift of B0 of 0\.60 to 0\.70 ppm, -3\.5 ppm from water lies between -3 and 3 ppm"
+    remedy = (
+        r"the shift is too large for these offsets, so check the unit and the sign of the B0 map \(--b0\), or leave"
+    )
+    with pytest.raises(ValueError, match=f"{reason}, where there are no offsets: {remedy}"):
+        quantify(spectra(SIX_OFFSETS, b0=torch.tensor([0.6, 0.65, 0.7])), "mtrasym")
+
+
+def test_a_shift_that_leaves_pairs_farther_from_water_recommends_them() -> None:
+    offsets = torch.tensor([-5.0, *SIX_OFFSETS, 5.0])
+    with pytest.raises(ValueError, match=r"-3\.5 ppm from water lies .*: choose one farther from water"):
+        quantify(spectra(offsets, b0=torch.tensor([0.6, 0.65, 0.7])), "mtrasym")
+    with pytest.raises(ValueError, match=r"because -2 and 2 ppm from water lie between .*: choose one farther"):
+        quantify(spectra(offsets), "mtrasym", Settings(asymmetry_offsets_ppm=(2.0,)))
 
 
 def test_mtr_within_a_water_line_that_was_not_acquired_is_refused_with_the_remedy() -> None:
