@@ -212,14 +212,6 @@ def _object(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
-def _given(preparation: dict[str, Any], key: str) -> Any:
-    """A value of the saturation. It must not be null, which in a protocol leaves the value open."""
-    value = preparation[key]
-    if value is None:
-        raise ValueError(f"preparation: {key} is null: fill it in, the saturation is simulated from it")
-    return value
-
-
 def _protocol(scenario: dict[str, Any], preparation: dict[str, Any]) -> Protocol:
     kind = str(preparation["type"])
     values = {
@@ -230,18 +222,18 @@ def _protocol(scenario: dict[str, Any], preparation: dict[str, Any]) -> Protocol
         "initial_magnetisation": preparation.get("initial_Mz_fraction_all_pools", 1.0),
     }
     if kind.startswith("CW block"):
-        values |= {"b1_uT": _given(preparation, "B1_uT"), "saturation_time_s": _given(preparation, "tsat_s")}
+        values |= {"b1_uT": preparation["B1_uT"], "saturation_time_s": preparation["tsat_s"]}
     elif kind.startswith("pulse train"):
         shape = {
-            "samples_uT": _given(preparation, "B1_samples_uT"),
-            "dwell_s": _given(preparation, "sample_dwell_s"),
+            "samples_uT": preparation["B1_samples_uT"],
+            "dwell_s": preparation["sample_dwell_s"],
         }
         if "phase_samples_rad" in preparation:
             shape["phase_rad"] = preparation["phase_samples_rad"]
         values |= {
-            "n_pulses": _given(preparation, "n_pulses"),
-            "pulse_duration_s": _given(preparation, "tp_s"),
-            "pulse_delay_s": _given(preparation, "td_s"),
+            "n_pulses": preparation["n_pulses"],
+            "pulse_duration_s": preparation["tp_s"],
+            "pulse_delay_s": preparation["td_s"],
             "pulse_shape": shape,
         }
     else:

@@ -260,5 +260,5 @@ def test_arbitrary_values_never_crash_a_scenario(key: str, value: Any, preparati
 )
 def test_a_saturation_that_is_left_open_is_refused_by_name(preparation: dict[str, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
-        with pytest.raises(ValueError, match=rf"^s\.json: preparation: {key} is null: fill it in"):
+        with pytest.raises(ValueError, match=rf"^s\.json: the key '{key}' is missing or null"):
             read_scenario(scenario(preparation | {key: None}), "s.json")
