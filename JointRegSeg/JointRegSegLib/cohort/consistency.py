@@ -11,6 +11,9 @@ from pathlib import Path
 from ..images.modalities import TITLES, role_of_file
 from .studies import Cohort, StudyRecord
 
+_MOST_TOLD = 5
+"""Contradictions that a message lists."""
+
 
 def contradictions(studies: list[StudyRecord]) -> list[str]:
     """Studies that occur twice, and subjects or images in two splits (which would let a network see its test data)."""
@@ -35,6 +38,22 @@ def contradictions(studies: list[StudyRecord]) -> list[str]:
             names = [f"'{study.name}' ({study.split})" for study in members]
             problems.append(f"'{file}' is an image of {' and '.join(names)}: keep an image in one split")
     return problems
+
+
+def require_consistent(cohort: Cohort) -> Cohort:
+    """The same cohort, whose manifest can be read back.
+
+    Raises:
+        ValueError: Its studies contradict each other; the message names them.
+    """
+    problems = contradictions(list(cohort.studies))
+    if problems:
+        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        raise ValueError(
+            f"the studies below '{cohort.source}' contradict each other: {'; '.join(problems[:_MOST_TOLD])}{more}; "
+            "rename their folders or files, or write a manifest for each data set"
+        )
+    return cohort
 
 
 def warn_of_misplaced(studies: list[StudyRecord], path: Path) -> None:

@@ -1,9 +1,8 @@
-"""A cohort from the folders of a data set, with its subjects divided into splits."""
+"""A cohort from the folders of a data set."""
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,12 +21,11 @@ from ..images.modalities import (
     split_name,
 )
 from .channels import channel_studies
-from .consistency import contradictions
+from .consistency import require_consistent
+from .guesses import tell_guesses, tell_similar_names
 from .layouts import (
     dated_subjects,
     day_stands_first,
-    follows_a_date,
-    holds_subjects,
     natural_key,
     numbered_visits,
     study_folder,
@@ -35,14 +33,12 @@ from .layouts import (
     subject_and_visit,
     visit_key,
 )
-from .studies import SPLITS, Cohort, StudyRecord
+from .studies import Cohort, StudyRecord
 
 _LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
 _AUTOMATIC = re.compile(r"auto|approx", re.IGNORECASE)
 _BRATS_2015 = re.compile(r"VSD\.Brain(?:_\dmore)?\..*\.(?:MR_(?P<image>\w+)|(?P<label>OT))\.\d+", re.IGNORECASE)
 _DERIVATIVES = "derivatives"
-_MOST_TOLD = 5
-"""Contradictions that a message lists."""
 _SPACE = re.compile(r"_space-([A-Za-z0-9]+)(?=_|$)")
 _OWN_SPACE = re.compile(
     rf"(?:ce)?(?:{'|'.join(word for modality in MODALITIES for word in SYNONYMS[modality])})(?:ce|gd)?"
@@ -147,61 +143,10 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     visits = {
         subject: [visit.visit for visit in found] for subject, found in Cohort("", tuple(records)).visits().items()
     }
-    _tell_similar_names(list(visits))
+    tell_similar_names(list(visits))
     day_first = day_stands_first(visits)
     records.sort(key=lambda record: (natural_key(record.subject), visit_key(record.visit, day_first)))
-    return _consistent(Cohort(str(folder), tuple(records), tuple(sorted(ignored))))
-
-
-def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Cohort:
-    """Divide the subjects of a cohort at random into the splits train, val and test.
-
-    All visits of a subject are in one split. A share above 0 gets at least one subject.
-
-    Args:
-        cohort: Cohort to divide.
-        validation: Share of the subjects for validation, from 0 to 1.
-        test: Share of the subjects for testing, from 0 to 1.
-        seed: Seed of the draw.
-
-    Returns:
-        The same studies with their splits.
-
-    Raises:
-        ValueError: The shares leave nothing to train on, or subjects whose names differ in letter case alone would be
-            in different splits.
-    """
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
-        raise ValueError(f"shares of {validation:g} for validation and {test:g} for testing leave nothing to train on")
-    subjects = sorted(cohort.visits())
-    random.Random(seed).shuffle(subjects)
-    counts = [0 if share == 0 else max(1, round(share * len(subjects))) for share in (validation, test)]
-    if sum(counts) >= len(subjects):
-        found = "1 subject" if len(subjects) == 1 else f"{len(subjects)} subjects"
-        raise ValueError(
-            f"{found} of '{cohort.source}' cannot be divided: {counts[0]} for validation and {counts[1]} for testing "
-            "would leave none for training"
-        )
-    train, val, held_out = SPLITS
-    splits = dict.fromkeys(subjects[: counts[0]], val) | dict.fromkeys(subjects[counts[0] : sum(counts)], held_out)
-    studies = tuple(replace(study, split=splits.get(study.subject, train)) for study in cohort.studies)
-    return _consistent(replace(cohort, studies=studies))
-
-
-def _consistent(cohort: Cohort) -> Cohort:
-    """The same cohort, whose manifest can be read back.
-
-    Raises:
-        ValueError: Its studies contradict each other; the message names them.
-    """
-    problems = contradictions(list(cohort.studies))
-    if problems:
-        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
-        raise ValueError(
-            f"the studies below '{cohort.source}' contradict each other: {'; '.join(problems[:_MOST_TOLD])}{more}; "
-            "rename their folders or files, or write a manifest for each data set"
-        )
-    return cohort
+    return require_consistent(Cohort(str(folder), tuple(records), tuple(sorted(ignored))))
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -318,42 +263,8 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
                 "rename one of the folders"
             )
         studies[subject, visit] = group
-    _tell_guesses(studies, top)
+    tell_guesses({key: study_folder(group.place, top) for key, group in studies.items()}, top)
     return studies, ignored
-
-
-def _tell_guesses(studies: Mapping[tuple[str, str], _Group], top: Path) -> None:
-    """Warn of folders that were taken as visits, or as subjects, and may be the other."""
-    folders = {key: study_folder(group.place, top) for key, group in studies.items()}
-    at_top: dict[Path, list[str]] = {}
-    for (_, visit), folder in folders.items():
-        if folder.name == visit and holds_subjects(folder.parent, top):
-            at_top.setdefault(folder.parent, []).append(visit)
-    for parent, names in at_top.items():
-        if len(names) > 1:
-            warnings.warn(
-                f"the folders {', '.join(names)} are taken as visits of one subject, '{parent.name}': correct the "
-                "manifest if they are subjects",
-                stacklevel=4,
-            )
-    dated = {key: folder for key, folder in folders.items() if follows_a_date(folder.name)}
-    visits = [(subject, visit) for (subject, visit), folder in dated.items() if visit == folder.name]
-    if visits:
-        subject, visit = visits[0]
-        more = f" and {len(visits) - 1} more" if len(visits) > 1 else ""
-        warnings.warn(
-            f"'{visit}'{more} begin with a date and are taken as visits of the subject that the folder above is named "
-            f"after, such as '{subject}': correct the manifest if they are not",
-            stacklevel=4,
-        )
-    subjects = [subject for (subject, _), folder in dated.items() if subject == folder.name]
-    if subjects:
-        more = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
-        warnings.warn(
-            f"'{subjects[0]}'{more} begin with a date and are taken as different subjects: correct the manifest if "
-            "some are visits of one, which must be in one split",
-            stacklevel=4,
-        )
 
 
 def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path) -> list[Ignored]:
@@ -446,21 +357,3 @@ def _visits_joined(records: list[StudyRecord]) -> list[StudyRecord]:
         else record
         for record in records
     ]
-
-
-def _tell_similar_names(subjects: list[str]) -> None:
-    """Warn of subjects whose names are those of others and more, as the visits of one subject often are."""
-    known = set(subjects)
-    similar = [
-        f"'{name}' and '{name[: end.start()]}'"
-        for name in subjects
-        for end in re.finditer(r"[-_. ]", name)
-        if name[: end.start()] in known
-    ]
-    if similar:
-        more = f" and {len(similar) - 3} more" if len(similar) > 3 else ""
-        warnings.warn(
-            f"the names {', '.join(similar[:3])}{more} begin alike and are taken as different subjects: correct the "
-            "manifest if they are visits of one, which must be in one split",
-            stacklevel=3,
-        )

@@ -59,7 +59,8 @@ def _require_no_data(output: Path, cohort: Cohort) -> None:
 
 
 def _write_manifest(options: Namespace) -> None:
-    from ..cohort.folders import cohort_of_folder, divide
+    from ..cohort.division import divide
+    from ..cohort.folders import cohort_of_folder
     from ..cohort.manifest import manifest_text
 
     found = cohort_of_folder(options.folder).with_convention(options.labels)

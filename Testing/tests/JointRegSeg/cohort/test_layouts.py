@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.cohort.folders import AUTOMATIC, cohort_of_folder, divide
+from JointRegSegLib.cohort.division import divide
+from JointRegSegLib.cohort.folders import AUTOMATIC, cohort_of_folder
 from JointRegSegLib.cohort.layouts import natural_key, numbered_visits, subject_and_visit, visit_key
 from JointRegSegLib.cohort.manifest import manifest_text, read_manifest
 from JointRegSegLib.cohort.studies import Cohort
