@@ -47,25 +47,6 @@ def prepare(fixed: Tensor, mask: Tensor | None, window: int, stride: int) -> Loc
     return LocalStatistics.of(fixed, window, mask, stride)
 
 
-def near_structure(fixed: Tensor, window: int, stride: int) -> Tensor:
-    """Find the voxels of a moving image on which its local correlation with a fixed image depends.
-
-    They are those of all boxes in which the fixed image differs from its first voxel. In the others, as in the air
-    around a brain, it is constant, and the covariance is 0 whatever the moving image.
-
-    Args:
-        fixed: Image of shape (1, C, D, H, W).
-        window: Edge of the boxes, see ``lncc``.
-        stride: Spacing of their centres.
-
-    Returns:
-        Booleans of shape (1, 1, D, H, W).
-    """
-    box = BoxFilter.of(fixed, window, stride)
-    differs = (fixed != fixed[..., :1, :1, :1]).any(1, keepdim=True).to(fixed.dtype)
-    return box.adjoint((box(differs) > 0).to(fixed.dtype)) > 0
-
-
 @dataclass(frozen=True)
 class BoxFilter:
     """Means over boxes, computed as products with one banded matrix per axis, each row of which averages one window.
@@ -165,13 +146,9 @@ class _LocalCorrelation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, moving: Tensor, fixed: LocalStatistics) -> Tensor:
         other = moving - moving.mean((2, 3, 4), keepdim=True)
+        weighted = other if fixed.weights is None else other * fixed.weights
         channels = image.shape[1]
-        terms = other.new_empty((len(other), 3 * channels, *other.shape[2:]))
-        weighted, squares, products = terms.split(channels, 1)
-        weighted.copy_(other) if fixed.weights is None else torch.mul(other, fixed.weights, out=weighted)
-        torch.mul(weighted, other, out=squares)
-        torch.mul(weighted, image, out=products)
-        sums = fixed.filter(terms)
+        sums = fixed.filter(torch.cat([weighted, weighted * other, weighted * image], 1))
         if fixed.share is not None:
             sums = sums / fixed.share.repeat(1, sums.shape[1] // fixed.share.shape[1], 1, 1, 1)
         mean, square, product = sums.split(channels, 1)

@@ -64,7 +64,7 @@ class RefinementSettings:
     levels: tuple[RefinementLevel, ...] = (
         RefinementLevel(image_stride=4, velocity_stride=8, window=5, iterations=60),
         RefinementLevel(image_stride=2, velocity_stride=8, window=5, iterations=20, window_stride=2),
-        RefinementLevel(image_stride=2, velocity_stride=4, window=5, iterations=26, window_stride=2),
+        RefinementLevel(image_stride=2, velocity_stride=4, window=5, iterations=30, window_stride=2),
     )
     iterations: int | None = None
     regulariser: str = "curvature"

@@ -24,10 +24,6 @@ the whole image. window: edge in voxels of the neighbourhoods of measures that a
 evaluated at every so many voxels along each axis only.
 """
 
-Needed: TypeAlias = "Callable[[Tensor, int, int], Tensor]"
-"""``needed(fixed, window, stride)`` gives the voxels (1, 1, D, H, W), bool, of a moving image on which its similarity
-with a fixed image (1, C, D, H, W) depends."""
-
 
 @dataclass(frozen=True)
 class Similarity:
@@ -43,7 +39,6 @@ class Similarity:
         gain: Factor of the similarity in the refinement, with which the default regularisation suits it.
         both_ways: Whether the refinement compares the fixed with the warped moving image and the moving with the warped
             fixed image in turn, so that an exchange of the images inverts the result; otherwise only the former.
-        needed: Finds the voxels of a moving image that count; None where all of them do, see `Needed`.
     """
 
     name: str
@@ -54,7 +49,6 @@ class Similarity:
     best: float = 0.0
     gain: float = 1.0
     both_ways: bool = True
-    needed: Needed | None = None
 
     def loss(self, fixed: Tensor, moving: Tensor, mask: Tensor | None = None, window: int = 9) -> Tensor:
         """Compute the loss of two images, which is 0 where they match perfectly.
@@ -101,12 +95,6 @@ def _prepare_of(module: str) -> Prepare:
     return prepare
 
 
-def _near_structure(fixed: Tensor, window: int, stride: int) -> Tensor:
-    from .local_correlation import near_structure
-
-    return near_structure(fixed, window, stride)
-
-
 _ALL = (
     Similarity(
         "lncc",
@@ -114,7 +102,6 @@ _ALL = (
         _prepare_of("local_correlation"),
         "images whose contrasts are related linearly in every neighbourhood, whatever the bias field",
         best=1.0,
-        needed=_near_structure,
     ),
     Similarity(
         "mse",

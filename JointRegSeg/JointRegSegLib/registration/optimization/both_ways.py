@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..comparison import Comparison
-from .partial_warp import PartialWarp
+from ..deformation import warp
 
 _LEAST_SHARE = 1e-3
 """Smallest share of voxels with structure by which a similarity is divided."""
@@ -19,22 +19,9 @@ class BothWays:
     """
 
     def __init__(
-        self,
-        images: tuple[Tensor, Tensor],
-        prepared: tuple[Comparison, Comparison],
-        in_turn: bool = True,
-        warps: tuple[PartialWarp, PartialWarp] | None = None,
+        self, images: tuple[Tensor, Tensor], prepared: tuple[Comparison, Comparison], in_turn: bool = True
     ) -> None:
-        """Begin with the comparisons.
-
-        Args:
-            images: Fixed and moving image.
-            prepared: Comparisons of the fixed and of the moving image with others.
-            in_turn: Whether both ways are taken.
-            warps: Warp the fixed and the moving image; None to warp all of their voxels.
-        """
-        self._prepared = prepared
-        self._warps = warps or (PartialWarp(images[0]), PartialWarp(images[1]))
+        self._images, self._prepared = images, prepared
         self._ways = (0, 1) if in_turn else (0,)
         self.share = max(sum(prepared[way].structured_share for way in self._ways) / len(self._ways), _LEAST_SHARE)
         self._latest = [0.0, 0.0]
@@ -52,7 +39,7 @@ class BothWays:
 
     def similarity(self, way: int, displacement: Tensor) -> Tensor:
         """Compute the similarity one way, after the other image was warped by a displacement."""
-        similarity = self._prepared[way].similarity(self._warps[1 - way](displacement)) / self.share
+        similarity = self._prepared[way].similarity(warp(self._images[1 - way], displacement)) / self.share
         self._latest[way] = float(similarity.detach())
         return similarity
 

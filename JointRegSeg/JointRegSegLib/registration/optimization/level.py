@@ -15,7 +15,6 @@ from ..refinement_settings import RefinementLevel, RefinementSettings
 from ..similarity import Similarity, find_similarity
 from .adam import Adam
 from .both_ways import BothWays
-from .partial_warp import PartialWarp
 from .time_limit import TimeLimit
 
 _REMASK = 10
@@ -78,13 +77,12 @@ class Level:
         voxels = velocity[0, 0].numel()
         history: list[float] = []
         compared: BothWays | None = None
-        warps = self._warps()
         masked = any(tumor is not None for tumor in self.tumors)
         for iteration in range(iterations):
             if limit.reached():
                 break
             if compared is None or (masked and iteration % _REMASK == 0):
-                compared, least = self._comparisons(velocity.detach(), warps), math.inf
+                compared, least = self._comparisons(velocity.detach()), math.inf
             with torch.enable_grad():
                 similarity, penalty = self._terms(velocity, compared)
                 velocity.grad = None
@@ -125,15 +123,7 @@ class Level:
         steps = min(self.settings.integration_steps, needed)
         return resize_displacement(integrate_velocity(velocity, steps), self.images[0].shape[2:])
 
-    def _warps(self) -> tuple[PartialWarp, PartialWarp] | None:
-        """Prepare the warping of both images where the similarity depends on them."""
-        if self.measure.needed is None:
-            return None
-        level = self.level
-        fixed, moving = (self.measure.needed(image, level.window, level.window_stride) for image in self.images)
-        return PartialWarp(self.images[0], moving), PartialWarp(self.images[1], fixed)
-
-    def _comparisons(self, velocity: Tensor, warps: tuple[PartialWarp, PartialWarp] | None = None) -> BothWays:
+    def _comparisons(self, velocity: Tensor) -> BothWays:
         """Prepare each image, leaving out its own tumour and that of the other study as currently warped."""
         with torch.no_grad():
             displacements = self._displacement(velocity), self._displacement(-velocity)
@@ -145,7 +135,7 @@ class Level:
                     valid = healthy if valid is None else valid * healthy
                 level = self.level
                 prepared.append(self.measure.prepare(self.images[own], valid, level.window, level.window_stride))
-            compared = BothWays(self.images, (prepared[0], prepared[1]), self.measure.both_ways, warps)
+            compared = BothWays(self.images, (prepared[0], prepared[1]), self.measure.both_ways)
             compared.measure(*displacements)
         return compared
 
