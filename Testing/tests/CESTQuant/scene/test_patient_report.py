@@ -340,10 +340,10 @@ def test_maps_that_differ_in_what_bids_does_not_allow_keep_names_of_their_own(tm
     """Nothing is lost: each file has its own content, whatever its name becomes."""
     names = ("mtr_asym_3.5ppm", "mtr_asym_-3.5ppm", "mtr_asym_35ppm", "r1_a+", "r1_a~", "R1_A", "µ")
     for name in names:
-        (tmp_path / f"change_{name}.nii.gz").write_text(name)
+        (tmp_path / f"change_{name}.nii.gz").write_text(name, encoding="utf-8")
     rename_as_bids(tmp_path, "01", NAMES)
     start = "sub-01_ses-visit2_desc-change"
-    found = {file.name: file.read_text() for file in tmp_path.glob(f"{start}*")}
+    found = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob(f"{start}*")}
     assert sorted(found.values()) == sorted(names)
     assert found[f"{start}MtrAsym3p5ppm_map.nii.gz"] == "mtr_asym_3.5ppm"
     assert found[f"{start}MtrAsymMinus3p5ppm_map.nii.gz"] == "mtr_asym_-3.5ppm"
