@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..comparison import Comparison
-from ..deformation import warp
+from .demons_gradients import warped
 
 _LEAST_SHARE = 1e-3
 """Smallest share of voxels with structure by which a similarity is divided."""
@@ -39,7 +39,7 @@ class BothWays:
 
     def similarity(self, way: int, displacement: Tensor) -> Tensor:
         """Compute the similarity one way, after the other image was warped by a displacement."""
-        similarity = self._prepared[way].similarity(warp(self._images[1 - way], displacement)) / self.share
+        similarity = self._prepared[way].similarity(warped(self._images[1 - way], displacement)) / self.share
         self._latest[way] = float(similarity.detach())
         return similarity
 

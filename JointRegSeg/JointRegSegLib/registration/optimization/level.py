@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..deformation import integrate_velocity, resize_displacement, warp
+from ..deformation import resize_displacement, warp
 from ..refinement_settings import RefinementLevel, RefinementSettings
 from ..similarity import Similarity, find_similarity
 from .adam import Adam
 from .both_ways import BothWays
+from .demons_gradients import flow
 from .time_limit import TimeLimit
 
 _REMASK = 10
@@ -121,7 +122,7 @@ class Level:
         largest = float(velocity.detach().abs().amax())
         needed = max(2, math.ceil(math.log2(max(largest, 1e-6) / _SMALL_STEP)))
         steps = min(self.settings.integration_steps, needed)
-        return resize_displacement(integrate_velocity(velocity, steps), self.images[0].shape[2:])
+        return resize_displacement(flow(velocity, steps), self.images[0].shape[2:])
 
     def _comparisons(self, velocity: Tensor) -> BothWays:
         """Prepare each image, leaving out its own tumour and that of the other study as currently warped."""
