@@ -18,6 +18,8 @@ from torch import Tensor
 
 from .separable import resize
 
+_FEWEST_POINTS = 4096
+"""Number of points from which on an image is interpolated by several threads; torch takes one for each image."""
 _MOST_GRADIENT_THREADS = 4
 """Largest number of threads that compute a gradient. Each holds a copy of it, so more would cost too much memory."""
 
@@ -85,6 +87,23 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", padding: s
     image_values = image.to(grid.dtype).expand(batch, -1, -1, -1, -1)
     values = _sample(image_values, grid.expand(batch, -1, -1, -1, -1), mode, padding)
     return values.to(image.dtype) if mode == "nearest" else values
+
+
+def at_indices(image: Tensor, indices: Tensor) -> Tensor:
+    """Interpolate an image at any points, trilinearly.
+
+    Args:
+        image: Image (1, C, d, h, w).
+        indices: Indices (n, 3) of the points along w, h and d. Beyond the image its outermost voxels count.
+
+    Returns:
+        Values (C, n).
+    """
+    count = min(torch.get_num_threads(), 64) if len(indices) >= _FEWEST_POINTS and image.device.type == "cpu" else 1
+    last = indices.new_tensor([max(n - 1.0, 1.0) for n in reversed(image.shape[2:])])
+    points = F.pad(2 / last * indices - 1, (0, 0, 0, -len(indices) % count)).view(count, 1, 1, -1, 3)
+    values = F.grid_sample(image.expand(count, -1, -1, -1, -1), points, "bilinear", "border", align_corners=True)
+    return values.transpose(0, 1).reshape(image.shape[1], -1)[:, : len(indices)]
 
 
 def warp_labels(labels: Tensor, displacement: Tensor, classes: int | None = None) -> Tensor:
@@ -274,12 +293,12 @@ def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
 
 
 def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    """Call ``grid_sample`` on parts of a single image, since on the CPU it uses only one thread per image."""
+    """Call ``grid_sample``, on parts of a single image on the CPU, so that it uses several threads."""
     count = min(torch.get_num_threads(), _MOST_GRADIENT_THREADS if image.requires_grad else 64)
     _, depth, height, width, _ = grid.shape
     rows = depth * height
     count = math.gcd(count, rows)
-    if len(image) > 1 or image.device.type != "cpu" or count == 1 or rows * width < 4096:
+    if len(image) > 1 or image.device.type != "cpu" or count == 1 or rows * width < _FEWEST_POINTS:
         return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
     parts = grid.reshape(count, rows // count, 1, width, 3)
     values = F.grid_sample(image.expand(count, -1, -1, -1, -1), parts, mode, padding, align_corners=True)

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
+
+from .deformation import at_indices
 
 BINS = 32
 """Bins of the joint histogram along each axis."""
@@ -58,11 +59,8 @@ class Side:
     def sample(self, points_mm: Tensor, channels: slice) -> Tensor:
         """Interpolate maps at points (n, 3) in LPS mm, giving (channels, n)."""
         matrix = torch.from_numpy(self.to_index).to(points_mm.dtype)
-        last = points_mm.new_tensor([n - 1.0 for n in reversed(self.maps.shape[2:])])
         index = points_mm @ matrix[:3, :3].t() + matrix[:3, 3]
-        places = (2 / last * index - 1).view(1, 1, 1, -1, 3)
-        values = F.grid_sample(self.maps[:, channels], places, "bilinear", "border", align_corners=True)
-        return values.view(values.shape[1], -1)
+        return at_indices(self.maps[:, channels], index)
 
 
 class HalfwaySpace:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 import SimpleITK as sitk
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.grid import RAS_DIRECTION
 from ..images.preprocessing.resampling import nudged
+from .deformation import at_indices
 from .transforms import PairTransform
 
 _VOXELS_AT_ONCE = 1_000_000
@@ -46,7 +46,9 @@ class NativeWarp:
         for start in range(0, depth, step):
             lattice = layers[start : start + step, None, None] + columns[:, None] + rows + at_grid[:3, 3]
             points = lattice.float().view(-1, 3)
-            parts.append(points + _sampled(field, points).flip(0).t())  # components along D, H, W; points along W, H, D
+            parts.append(
+                points + at_indices(field, points).flip(0).t()
+            )  # components along D, H, W; points along W, H, D
         self._displaced = torch.cat(parts)  # indices (voxels, 3) along W, H, D of the grid of the field
 
     def images(self, moving: Mapping[str, sitk.Image]) -> dict[str, sitk.Image]:
@@ -104,20 +106,13 @@ class NativeWarp:
             block = slice(start, start + _VOXELS_AT_ONCE)
             places = self._displaced[block] @ matrix[:3, :3].t().float() + matrix[:3, 3].float()
             inside = torch.nonzero(((places >= torch.tensor(low)) & (places < torch.tensor(high))).all(1)).flatten()
-            result[:, inside + start] = _sampled(values[None], places[inside])
+            result[:, inside + start] = at_indices(values[None], places[inside])
         return result
 
     def _image(self, values: Tensor) -> sitk.Image:
         image = sitk.GetImageFromArray(values.view(tuple(reversed(self._fixed.GetSize()))).numpy())
         image.CopyInformation(self._fixed)
         return image
-
-
-def _sampled(values: Tensor, places: Tensor) -> Tensor:
-    """Interpolate values (1, C, D, H, W) at indices (n, 3) along W, H, D, giving (C, n)."""
-    last = torch.tensor([max(n - 1.0, 1.0) for n in reversed(values.shape[2:])])
-    points = (2 / last * places - 1).view(1, 1, 1, -1, 3)
-    return F.grid_sample(values, points, "bilinear", "border", align_corners=True)[0, :, 0, 0]
 
 
 def _same_grids(images: Mapping[str, sitk.Image]) -> list[list[str]]:

@@ -222,3 +222,23 @@ def test_unusable_fields_are_refused() -> None:
         d.warp(torch.zeros(2, 1, 4, 4, 4), torch.zeros(3, 3, 4, 4, 4))
     with pytest.raises(ValueError, match="at least two voxels"):
         d.jacobian_determinant(torch.zeros(1, 3, 4, 1, 4))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_points_of_an_image_are_interpolated_with_any_number_of_threads(threads: int) -> None:
+    indices = torch.rand((5000, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    indices = indices * torch.tensor([n - 1.0 for n in reversed(SHAPE)])
+    image = torch.cat([coordinates(), coordinates().sum(1, keepdim=True)], 1)  # linear, so interpolated exactly
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = d.at_indices(image, indices)
+    finally:
+        torch.set_num_threads(before)
+    exact = indices.flip(1).t()
+    torch.testing.assert_close(found, torch.cat([exact, exact.sum(0, keepdim=True)]))
+
+
+def test_points_beyond_an_image_have_the_values_of_its_border() -> None:
+    beyond = torch.tensor([[-5.0, 3.0, 40.0]], dtype=torch.float64)
+    torch.testing.assert_close(d.at_indices(coordinates(), beyond)[:, 0], beyond.new_tensor([SHAPE[0] - 1.0, 3.0, 0.0]))
