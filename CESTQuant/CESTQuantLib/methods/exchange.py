@@ -36,8 +36,7 @@ def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifi
     fit = fit_quesp(
         pairs.label,
         pairs.reference,
-        pairs.protocol.b1_uT,
-        pairs.protocol.saturation_time_s,
+        pairs.protocol,
         t1_s,
         r2_Hz=target.r2_Hz,
         initial_z=initial_z(pairs.protocol, t1_s),
@@ -60,7 +59,7 @@ def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
     fit = fit_omega_plot(
         pairs.label,
         pairs.reference,
-        pairs.protocol.b1_uT,
+        pairs.protocol,
         t1_s,
         r2_Hz=target.r2_Hz,
         b1_relative=spectra.b1_relative,
@@ -75,7 +74,6 @@ def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
 
 def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit QUCESOP, or gQUCESOP where the model fits the target's T2."""
-    from ..physics.units import GAMMA_RAD_PER_S_PER_UT
     from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.qucesop import LIMITS, fit_qucesop, r1rho_from_z
 
@@ -89,24 +87,18 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
     used = spectra.select(near)
     protocol = used.protocol.to(used.signal.device)
     t1_s = _t1(spectra, settings.model)
-    field_T = protocol.rad_per_s_per_ppm / GAMMA_RAD_PER_S_PER_UT  # that of the Larmor frequency, where it is given
     r1rho = r1rho_from_z(
         used.signal,
-        protocol.offsets_ppm,
-        protocol.b1_uT,
-        protocol.saturation_time_s,
+        protocol,
         t1_s,
-        field_T,
         initial_z=initial_z(protocol, t1_s).to(used.signal),
         b0_shift_ppm=used.b0_shift_ppm,
         b1_relative=used.b1_relative,
     )
     fit = fit_qucesop(
         r1rho,
-        protocol.offsets_ppm,
-        protocol.b1_uT,
+        protocol,
         target.dw_ppm,
-        field_T,
         r2_Hz=None if target.fits_r2 else target.r2_Hz,
         limits=[target.limits.get(key, default) for key, default in LIMITS.items()],
         b0_shift_ppm=used.b0_shift_ppm,

@@ -79,7 +79,7 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     if reason:
         warnings = (f"fraction and exchange rate are not given: {reason}",)
     else:
-        maps, warnings = _exchange(used, fit, powers, members, offsets)
+        maps, warnings = _exchange(used, fit, members, offsets)
         quantities |= maps
     maps, summary, noted = goodness_of_fit(fit.fit, first.position_ppm[:, 0], used, used, settings)
     quantities |= maps
@@ -130,18 +130,20 @@ def _why_no_exchange(spectra: ZSpectra, members: tuple[Tensor, ...]) -> str | No
 
 
 def _exchange(
-    spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tuple[Tensor, ...], offsets_ppm: Tensor
+    spectra: ZSpectra, fit: MultiPowerFit, members: tuple[Tensor, ...], offsets_ppm: Tensor
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return fraction and exchange rate of the lines at positive distances from water, and warnings."""
+    import torch
+
     from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.line_fits.multi_power import LEAST_RESOLUTION, exchange_of_line, resolution_of_line
     from ..tissue.quantities import named_quantities
 
     assert spectra.t1_s is not None  # _why_no_exchange
-    times = spectra.protocol.saturation_time_s.to(spectra.signal.device)
     start, _, _ = fit.model.lines.limits()
     positions = fit.model.lines.positions(start.unsqueeze(1))[:, 0]
     first = [int(member[0]) for member in members]
+    of_powers = spectra.protocol.select(torch.tensor(first))
     start = initial_z(spectra.protocol, spectra.t1_s)[:, first]
     maps: dict[str, Tensor] = {}
     warnings: list[str] = list(carried_over_warnings(spectra.protocol))
@@ -150,8 +152,7 @@ def _exchange(
             found = exchange_of_line(
                 fit,
                 pool,
-                powers.to(times),
-                times[first],
+                of_powers,
                 spectra.t1_s,
                 initial_z=start,
                 b1_relative=spectra.b1_relative,
@@ -162,8 +163,8 @@ def _exchange(
                 {fraction: found.fraction_sd, rate: found.exchange_rate_Hz_sd},
                 {},
             )
-            relative = 1.0 if spectra.b1_relative is None else spectra.b1_relative.to(times)
-            w1 = spectra.protocol.gamma_rad_per_s_per_uT * powers.to(times).unsqueeze(1) * relative
+            relative = 1.0 if spectra.b1_relative is None else spectra.b1_relative.double()
+            w1 = of_powers.w1_rad_per_s.to(offsets_ppm.device).unsqueeze(1) * relative
             resolution = resolution_of_line(
                 fit, pool, offsets_ppm, w1, found.exchange_rate_Hz, spectra.protocol.rad_per_s_per_ppm
             )

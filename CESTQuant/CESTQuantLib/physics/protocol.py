@@ -142,6 +142,11 @@ class Protocol:
         return rad_per_s_per_ppm(self.field_strength_T, self.gamma_rad_per_s_per_uT)
 
     @property
+    def w1_rad_per_s(self) -> Tensor:
+        """Nominal RF amplitude in rad/s, (measurement,)."""
+        return self.gamma_rad_per_s_per_uT * self.b1_uT
+
+    @property
     def lead_in_s(self) -> Tensor:
         """Free time in s before every saturation which is that of its start, (measurement,).
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..fitting.marquardt import Status
-from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from ..physics.protocol import Protocol
 from .contrasts import mtr_rex
 from .quesp import SMALLEST_DIVISOR, ExchangeFit, r1_and_relative_b1
 
@@ -19,7 +19,7 @@ from .quesp import SMALLEST_DIVISOR, ExchangeFit, r1_and_relative_b1
 def omega_plot(
     z_label: Tensor,
     z_reference: Tensor,
-    b1_uT: Tensor,
+    protocol: Protocol,
     t1_s: Tensor,
     *,
     r2_Hz: float = 0.0,
@@ -33,7 +33,7 @@ def omega_plot(
     Args:
         z_label: (voxel, m) at the offset +D of the exchanging protons.
         z_reference: (voxel, m) at -D.
-        b1_uT: (m,) nominal B1.
+        protocol: That of the labels, of which the B1 and the gyromagnetic ratio are used.
         t1_s: (voxel,) water T1.
         r2_Hz: R2b of the exchanging protons in 1/s.
         b1_relative: (voxel,) actual over nominal B1; None for one.
@@ -45,7 +45,7 @@ def omega_plot(
     """
     contrast = mtr_rex(z_label, z_reference)
     r1, relative = r1_and_relative_b1(t1_s, b1_relative, contrast)
-    w1 = GAMMA_RAD_PER_S_PER_UT * b1_uT.to(contrast) * relative.unsqueeze(1)
+    w1 = protocol.w1_rad_per_s.to(contrast) * relative.unsqueeze(1)
     unit = w1.square().mean(1, keepdim=True)  # keeps the abscissa near one
     x, y = unit / w1.square(), 1 / contrast
     usable = y.isfinite() & (contrast > 0) & x.isfinite()

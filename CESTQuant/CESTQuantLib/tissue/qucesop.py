@@ -26,15 +26,13 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.interpolation import distinct_offsets
 from ..fitting.least_squares import FitResult, levenberg_marquardt
+from ..physics.protocol import Protocol
 from ..physics.r1rho.exchange import EffectiveField, Exchange
 from ..physics.r1rho.inputs import SoluteInputs
-from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 
 BISECTIONS = 40
 SLOWEST_HZ, FASTEST_HZ = 1e-3, 1e5
 """Range of R1rho in 1/s that is searched."""
-LONG_S = 1e6
-"""Stands for an infinite saturation time."""
 LIMITS = {"fraction": (1e-3, 0.0, 0.1), "k_Hz": (300.0, 1.0, 2e4), "r2_Hz": (50.0, 0.1, 1e3)}
 """Start, lower and upper bound of what is fitted, where the model gives none."""
 FEWEST_OFFSETS = 3
@@ -43,11 +41,8 @@ FEWEST_OFFSETS = 3
 
 def r1rho_from_z(
     z: Tensor,
-    offsets_ppm: Tensor,
-    b1_uT: Tensor,
-    saturation_time_s: Tensor,
+    protocol: Protocol,
     t1_s: Tensor,
-    field_strength_T: float,
     *,
     initial_z: float | Tensor = 1.0,
     b0_shift_ppm: Tensor | None = None,
@@ -59,11 +54,8 @@ def r1rho_from_z(
 
     Args:
         z: (voxel, m) normalised signal.
-        offsets_ppm: (m,).
-        b1_uT: (m,) nominal B1.
-        saturation_time_s: (m,), may be infinite.
+        protocol: Protocol of these measurements.
         t1_s: (voxel,) water T1.
-        field_strength_T: Static field.
         initial_z: Zi before the saturation, a number or (voxel, m).
         b0_shift_ppm: (voxel,) position of the water; None for zero.
         b1_relative: (voxel,) actual over nominal B1; None for one.
@@ -71,14 +63,14 @@ def r1rho_from_z(
     Returns:
         R1rho in 1/s, (voxel, m); NaN where no rate between 1e-3 and 1e5 1/s gives Z.
     """
-    offset = offsets_ppm.to(z) - (0 if b0_shift_ppm is None else b0_shift_ppm.to(z).unsqueeze(1))
-    w1 = GAMMA_RAD_PER_S_PER_UT * b1_uT.to(z)
+    offset = protocol.offsets_ppm.to(z) - (0 if b0_shift_ppm is None else b0_shift_ppm.to(z).unsqueeze(1))
+    w1 = protocol.w1_rad_per_s.to(z)
     if b1_relative is not None:
         w1 = w1 * b1_relative.to(z).unsqueeze(1)
-    cos2 = EffectiveField.of(w1, offset * rad_per_s_per_ppm(field_strength_T)).cos2
+    cos2 = EffectiveField.of(w1, offset * protocol.rad_per_s_per_ppm).cos2
     target = z / cos2
     r1 = (1 / t1_s).to(z).unsqueeze(1)
-    duration = saturation_time_s.to(z).clamp_max(LONG_S)
+    duration = protocol.saturation_time_s.to(z)
 
     def locked_z(rate: Tensor) -> Tensor:
         decay = (-rate * duration).exp()
@@ -177,10 +169,8 @@ class ProjectedExchange:
 
 def fit_qucesop(
     r1rho: Tensor,
-    offsets_ppm: Tensor,
-    b1_uT: Tensor,
+    protocol: Protocol,
     target_ppm: float,
-    field_strength_T: float,
     *,
     r2_Hz: float | None = 1.0,
     b0_shift_ppm: Tensor | None = None,
@@ -192,11 +182,10 @@ def fit_qucesop(
     """Fit f and k (QUCESOP), and also R2b (gQUCESOP) where it is not given.
 
     Args:
-        r1rho: (voxel, m) in 1/s, see ``r1rho_from_z``, at offsets around the target and one or more powers.
-        offsets_ppm: (m,).
-        b1_uT: (m,) nominal B1; measurements of equal B1 share their linear coefficients.
+        r1rho: (voxel, m) in 1/s, see ``r1rho_from_z``.
+        protocol: Protocol of these measurements, at offsets around the target and one or more powers. Measurements of
+            equal B1 share their linear coefficients.
         target_ppm: Chemical shift of the target from water.
-        field_strength_T: Static field.
         r2_Hz: R2b of the target in 1/s, small in QUCESOP, which assumes a narrow line; None to fit it.
         b0_shift_ppm: (voxel,) position of the water; None for zero.
         b1_relative: (voxel,) actual over nominal B1; None for one.
@@ -209,14 +198,13 @@ def fit_qucesop(
             unknowns.
     """
     voxels, measurements = r1rho.shape
-    if len(offsets_ppm) != measurements or len(b1_uT) != measurements:
+    if protocol.measurement_count != measurements:
         raise ValueError(
-            f"offsets_ppm has {len(offsets_ppm)} values and b1_uT {len(b1_uT)}, "
-            f"but the signal has {measurements} measurements"
+            f"the protocol has {protocol.measurement_count} measurements but the signal has {measurements}"
         )
-    offsets, powers = offsets_ppm.to(r1rho), b1_uT.to(r1rho)
-    scale = rad_per_s_per_ppm(field_strength_T)
-    basis = _background_basis(offsets, powers, target_ppm, scale)
+    offsets, powers, w1 = (each.to(r1rho) for each in (protocol.offsets_ppm, protocol.b1_uT, protocol.w1_rad_per_s))
+    scale = protocol.rad_per_s_per_ppm
+    basis = _background_basis(offsets, powers, target_ppm, EffectiveField.of(w1, offsets * scale).sin2)
     unknowns = 3 if r2_Hz is None else 2
     different = sum(_different_offsets(offsets, powers == power) for power in powers.unique())
     if different - basis.shape[1] < unknowns:
@@ -226,7 +214,7 @@ def fit_qucesop(
     complement = torch.linalg.qr(basis, mode="complete")[0][:, basis.shape[1] :].T
     model = ProjectedExchange(
         offset=(offsets * scale).unsqueeze(1),
-        w1=(powers * GAMMA_RAD_PER_S_PER_UT).unsqueeze(1),
+        w1=w1.unsqueeze(1),
         dw=target_ppm * scale,
         rad_per_s_per_ppm=scale,
         projection=complement.contiguous(),
@@ -263,7 +251,7 @@ def _different_offsets(offsets_ppm: Tensor, chosen: Tensor) -> int:
     return len(distinct_offsets(offsets_ppm[chosen]))
 
 
-def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, rad_per_s_per_ppm: float) -> Tensor:
+def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, sin2: Tensor) -> Tensor:
     """Return the columns of the background: a constant and a slope per power, and the sin^2(theta) of water.
 
     Returns:
@@ -277,5 +265,4 @@ def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, 
                 "protocol", f"QUCESOP needs three different offsets or more at each power; {power:g} uT has fewer"
             )
         columns += [at_power, at_power * (offsets_ppm - reference_ppm)]
-    columns.append(EffectiveField.of(b1_uT * GAMMA_RAD_PER_S_PER_UT, offsets_ppm * rad_per_s_per_ppm).sin2)
-    return torch.stack(columns, 1)
+    return torch.stack([*columns, sin2], 1)

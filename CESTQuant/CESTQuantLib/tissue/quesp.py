@@ -23,13 +23,11 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
-from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from ..physics.protocol import Protocol
 from .contrasts import mtr_ld, mtr_rex
 
 Form = Literal["regular", "inverse"]
 
-LONG_S = 1e4
-"""Stands for an infinite saturation time."""
 FRACTION_BOUNDS, EXCHANGE_RATE_BOUNDS_HZ = (1e-6, 0.1), (1.0, 2e4)
 """Bounds of a fit where the model gives none."""
 GRID_RATES = 16
@@ -73,6 +71,12 @@ class TwoPoolContrast:
     duration_s: Tensor
     r2_Hz: float
     form: Form
+
+    @classmethod
+    def of(cls, protocol: Protocol, r2_Hz: float, form: Form, like: Tensor) -> TwoPoolContrast:
+        """Return the contrast at the B1 and saturation times of a protocol, with the dtype and device of a tensor."""
+        w1, duration_s = (each.to(like).unsqueeze(1) for each in (protocol.w1_rad_per_s, protocol.saturation_time_s))
+        return cls(w1, duration_s, r2_Hz, form)
 
     def exchange(self, fraction: Tensor, k: Tensor, w1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute Rex in 1/s and its derivatives with respect to the fraction f and the exchange rate k.
@@ -118,8 +122,7 @@ class TwoPoolContrast:
 def fit_quesp(
     z_label: Tensor,
     z_reference: Tensor,
-    b1_uT: Tensor,
-    saturation_time_s: Tensor,
+    protocol: Protocol,
     t1_s: Tensor,
     *,
     form: Form = "inverse",
@@ -138,8 +141,7 @@ def fit_quesp(
     Args:
         z_label: (voxel, m) at the offset +D of the exchanging protons.
         z_reference: (voxel, m) at -D.
-        b1_uT: (m,) nominal B1.
-        saturation_time_s: (m,); infinity means the steady state.
+        protocol: That of the labels, of which the B1, the saturation times and the gyromagnetic ratio are used.
         t1_s: (voxel,) water T1.
         form: ``regular`` fits Zref - Zlab, ``inverse`` fits 1/Zlab - 1/Zref.
         r2_Hz: R2 of the exchanging protons in 1/s.
@@ -151,21 +153,18 @@ def fit_quesp(
         progress: As in ``levenberg_marquardt``.
 
     Raises:
-        ValueError: The form is unknown, or the numbers of powers and measurements differ.
+        ValueError: The form is unknown, or the protocol does not have as many measurements as there are pairs.
     """
     if form not in ("regular", "inverse"):
         raise ValueError(f"form '{form}' is unknown; use one of regular, inverse")
-    measurements = z_label.shape[1]
-    b1_uT, saturation_time_s = (torch.atleast_1d(torch.as_tensor(x)) for x in (b1_uT, saturation_time_s))
-    if z_reference.shape != z_label.shape or {len(b1_uT), len(saturation_time_s)} - {1, measurements}:
+    labels, references = z_label.shape[1], z_reference.shape[1]
+    if not labels == references == protocol.measurement_count:
         raise ValueError(
-            f"{measurements} labels need as many references, B1 and saturation times, not "
-            f"{z_reference.shape[1]}, {len(b1_uT)} and {len(saturation_time_s)}"
+            f"{labels} labels need as many references and measurements of the protocol, not {references} and "
+            f"{protocol.measurement_count}"
         )
     r1, relative = r1_and_relative_b1(t1_s, b1_relative, z_label)
-    w1 = (GAMMA_RAD_PER_S_PER_UT * b1_uT.to(z_label)).expand(measurements).unsqueeze(1)
-    duration = saturation_time_s.to(z_label).clamp_max(LONG_S).expand(measurements).unsqueeze(1)
-    model = TwoPoolContrast(w1, duration, r2_Hz, form)
+    model = TwoPoolContrast.of(protocol, r2_Hz, form, z_label)
     inverse = mtr_rex(z_label, z_reference)
     limits = torch.tensor([fraction_bounds, exchange_rate_bounds_Hz], dtype=torch.float64).T
     fit = levenberg_marquardt(

@@ -21,7 +21,7 @@ from NeuroCESTLib.core.progress import Progress, silent
 
 from ...fitting.least_squares import FitResult, Status, levenberg_marquardt
 from ...fitting.statistics import with_natural_limits, with_reference_noise
-from ...physics.units import GAMMA_RAD_PER_S_PER_UT
+from ...physics.protocol import Protocol
 from ..lorentzian import DAMPING_FROM_MEAN, LorentzianFit, mean_spectrum_start, named_lines, natural_limits
 from ..lorentzian_model import LorentzianModel
 from ..quesp import ExchangeFit, TwoPoolContrast, fit_quesp, r1_and_relative_b1
@@ -218,8 +218,7 @@ def resolution_of_line(
 def exchange_of_line(
     fit: MultiPowerFit,
     pool: str,
-    b1_uT: Tensor,
-    saturation_time_s: Tensor,
+    protocol: Protocol,
     t1_s: Tensor,
     *,
     initial_z: float | Tensor = 1.0,
@@ -234,8 +233,7 @@ def exchange_of_line(
     Args:
         fit: Joint fit of the lines.
         pool: Name of the line.
-        b1_uT: (power,) nominal B1.
-        saturation_time_s: (power,) duration of the continuous-wave saturation.
+        protocol: One measurement of every power, saturated by a continuous wave.
         t1_s: (voxel,) T1 of water.
         initial_z: Z before the saturation, a number or (voxel, power).
         b1_relative: (voxel,) actual over nominal B1; None for one.
@@ -245,10 +243,9 @@ def exchange_of_line(
     reference = torch.cat([lines.spectrum(at, without=[pool]) for lines in fit.powers], 1).double()
     place = fit.model.lines.names.index(pool)
     amplitude_sd = torch.stack([lines.amplitude_sd[:, place] for lines in fit.powers], 1).double()
-    found = fit_quesp(label, reference, b1_uT, saturation_time_s, t1_s, initial_z=initial_z, b1_relative=b1_relative)
+    found = fit_quesp(label, reference, protocol, t1_s, initial_z=initial_z, b1_relative=b1_relative)
     r1, relative = r1_and_relative_b1(t1_s, b1_relative, label)
-    w1 = (GAMMA_RAD_PER_S_PER_UT * b1_uT.to(label)).unsqueeze(1)
-    contrast = TwoPoolContrast(w1, saturation_time_s.to(label).unsqueeze(1), 0.0, "inverse")
+    contrast = TwoPoolContrast.of(protocol, 0.0, "inverse", label)
     parameters = torch.stack((found.fraction, found.exchange_rate_Hz))
     start = torch.as_tensor(initial_z).to(label).expand(label.shape).T
     _, slope = contrast.predict(parameters, r1, relative, start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,6 +93,25 @@ def test_two_pools_of_bloch_mcconnell_give_fraction_and_rate(k_Hz: float) -> Non
     assert maps["amide_exchange_rate_Hz"].numpy() == pytest.approx(effective, rel=0.15)
     assert maps["amide_fraction"].numpy() == pytest.approx(0.001, rel=0.15)
     assert maps["amide_position_ppm"].numpy() == pytest.approx(3.5, abs=0.14)
+
+
+def test_the_exchange_is_that_of_the_nucleus_of_the_protocol() -> None:
+    """A nucleus of lower frequency in fields as much stronger gives the same signals, hence the same exchange."""
+    proton = two_pools()
+    fluorine = 251.8
+    ratio = proton.protocol.gamma_rad_per_s_per_uT / fluorine
+    scaled = replace(
+        proton.protocol,
+        field_strength_T=proton.protocol.field_strength_T * ratio,
+        b1_uT=proton.protocol.b1_uT * ratio,
+        gamma_rad_per_s_per_uT=fluorine,
+    )
+    expected, found = (
+        quantify(replace(proton, protocol=protocol), "mplf", Settings(lorentzian=MODEL)).quantities
+        for protocol in (proton.protocol, scaled)
+    )
+    for name in ("amide_fraction", "amide_exchange_rate_Hz"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=0)
 
 
 def test_slow_exchange_that_the_offsets_do_not_resolve_is_not_given() -> None:

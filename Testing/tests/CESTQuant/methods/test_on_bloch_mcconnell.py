@@ -75,6 +75,23 @@ def test_pairs_over_powers_give_fraction_and_rate(method, tolerance):
     assert float(quantities["creatine_exchange_rate_Hz"]) == pytest.approx(300, rel=tolerance)
 
 
+@pytest.mark.parametrize("method", ["quesp", "omega-plot", "qucesop"])
+def test_fraction_and_rate_are_those_of_the_nucleus_of_the_protocol(method):
+    """A nucleus of lower frequency in fields as much stronger gives the same signals, hence the same maps."""
+    powers = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9, 1.4, 1.6, 2.2, 2.4], dtype=torch.float64).repeat_interleave(len(powers))
+    proton = Protocol(7.0, offsets, powers.repeat(6), 10.0)
+    xenon = 73.997
+    ratio = proton.gamma_rad_per_s_per_uT / xenon
+    other = replace(proton, field_strength_T=7.0 * ratio, b1_uT=proton.b1_uT * ratio, gamma_rad_per_s_per_uT=xenon)
+    maps = [
+        quantify(spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), of_nucleus), method, model(3.0, 1.5)).quantities
+        for of_nucleus in (proton, other)
+    ]
+    for name in ("creatine_fraction", "creatine_exchange_rate_Hz"):
+        torch.testing.assert_close(maps[1][name], maps[0][name], rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("method", ["quesp", "omega-plot"])
 def test_pairs_at_one_power_are_refused_with_the_reason(method):
     """From saturation times alone, QUESP gave a rate of 20 instead of 300 1/s and called it converged."""

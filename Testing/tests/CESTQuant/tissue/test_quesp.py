@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
 from CESTQuantLib.tissue.omega_plot import omega_plot
 from CESTQuantLib.tissue.quesp import TwoPoolContrast, fit_quesp
@@ -13,6 +14,11 @@ from CESTQuantLib.tissue.quesp import TwoPoolContrast, fit_quesp
 POWERS = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0], dtype=torch.float64)
 R2 = 30.0
+
+
+def labels_at(b1_uT, time_s):
+    """Protocol of the labels."""
+    return Protocol(7.0, torch.full_like(b1_uT, 2.0), b1_uT, time_s)
 
 
 def pairs(voxels, b1_uT, time_s, noise=0.0, initial_z=1.0, seed=0):
@@ -40,7 +46,7 @@ def pairs(voxels, b1_uT, time_s, noise=0.0, initial_z=1.0, seed=0):
 )
 def test_fraction_and_rate_are_recovered(form, b1, time):
     label, reference, fraction, k, t1 = pairs(200, b1, time)
-    fit = fit_quesp(label, reference, b1, time, t1, form=form, r2_Hz=R2)
+    fit = fit_quesp(label, reference, labels_at(b1, time), t1, form=form, r2_Hz=R2)
     if len(b1.unique()) > 1:
         torch.testing.assert_close(fit.fraction, fraction, rtol=1e-4, atol=0)
         torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
@@ -56,16 +62,16 @@ def test_fraction_and_rate_are_recovered(form, b1, time):
 def test_the_rate_may_have_a_lower_bound_of_zero():
     time = torch.full_like(POWERS, 3.0)
     label, reference, fraction, k, t1 = pairs(50, POWERS, time)
-    fit = fit_quesp(label, reference, POWERS, time, t1, r2_Hz=R2, exchange_rate_bounds_Hz=(0.0, 1500.0))
+    fit = fit_quesp(label, reference, labels_at(POWERS, time), t1, r2_Hz=R2, exchange_rate_bounds_Hz=(0.0, 1500.0))
     torch.testing.assert_close(fit.fraction, fraction, rtol=1e-4, atol=0)
     torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
 
 
 def test_omega_plot_and_inverse_quesp_agree_in_the_steady_state():
-    forever = torch.full_like(POWERS, torch.inf)
-    label, reference, fraction, k, t1 = pairs(100, POWERS, torch.full_like(POWERS, 100.0))
-    line = omega_plot(label, reference, POWERS, t1, r2_Hz=R2)
-    curve = fit_quesp(label, reference, POWERS, forever, t1, r2_Hz=R2)
+    long = torch.full_like(POWERS, 100.0)
+    label, reference, fraction, k, t1 = pairs(100, POWERS, long)
+    line = omega_plot(label, reference, labels_at(POWERS, long), t1, r2_Hz=R2)
+    curve = fit_quesp(label, reference, labels_at(POWERS, long), t1, r2_Hz=R2)
     for fit in (line, curve):
         torch.testing.assert_close(fit.fraction, fraction, rtol=1e-4, atol=0)
         torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
@@ -74,7 +80,7 @@ def test_omega_plot_and_inverse_quesp_agree_in_the_steady_state():
 def test_standard_errors_of_quesp_cover_the_true_values():
     time = torch.full_like(POWERS, 4.0)
     label, reference, fraction, k, t1 = pairs(8000, POWERS, time, noise=0.001)
-    fit = fit_quesp(label, reference, POWERS, time, t1, form="regular", r2_Hz=R2)
+    fit = fit_quesp(label, reference, labels_at(POWERS, time), t1, form="regular", r2_Hz=R2)
     known = fit.status == Status.CONVERGED
     assert known.double().mean() > 0.99
     for value, deviation, truth in (
@@ -88,8 +94,9 @@ def test_standard_errors_of_quesp_cover_the_true_values():
 
 
 def test_standard_errors_of_the_omega_plot_have_the_right_size():
-    label, reference, _, k, t1 = pairs(4000, POWERS, torch.full_like(POWERS, 100.0), noise=0.0005)
-    fit = omega_plot(label, reference, POWERS, t1, r2_Hz=R2)
+    long = torch.full_like(POWERS, 100.0)
+    label, reference, _, k, t1 = pairs(4000, POWERS, long, noise=0.0005)
+    fit = omega_plot(label, reference, labels_at(POWERS, long), t1, r2_Hz=R2)
     score = ((fit.exchange_rate_Hz - k) / fit.exchange_rate_Hz_sd)[fit.status == Status.CONVERGED]
     assert (score.abs() < 2.447).double().mean() > 0.9
 
@@ -98,7 +105,7 @@ def test_the_b1_map_is_used():
     time = torch.full_like(POWERS, 3.0)
     label, reference, fraction, k, t1 = pairs(50, 0.8 * POWERS, time)
     relative = torch.full((50,), 0.8, dtype=torch.float64)
-    fit = fit_quesp(label, reference, POWERS, time, t1, r2_Hz=R2, b1_relative=relative)
+    fit = fit_quesp(label, reference, labels_at(POWERS, time), t1, r2_Hz=R2, b1_relative=relative)
     torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
     torch.testing.assert_close(fit.fraction, fraction, rtol=1e-4, atol=0)
 
@@ -122,7 +129,8 @@ def test_voxels_without_signal_or_t1_are_flagged():
     label, reference, _, _, t1 = pairs(4, POWERS, time)
     label[0], t1[1] = 0, 0
     label[2] = torch.nan
-    for fit in (fit_quesp(label, reference, POWERS, time, t1), omega_plot(label, reference, POWERS, t1)):
+    for method in (fit_quesp, omega_plot):
+        fit = method(label, reference, labels_at(POWERS, time), t1)
         assert fit.status[:3].tolist() == [Status.INVALID_DATA] * 3
         assert fit.fraction[:3].isnan().all()
         assert fit.status[3] == Status.CONVERGED
@@ -132,6 +140,6 @@ def test_an_unknown_form_and_wrong_counts_are_refused():
     time = torch.full_like(POWERS, 3.0)
     label, reference, _, _, t1 = pairs(2, POWERS, time)
     with pytest.raises(ValueError, match="form 'other' is unknown; use one of"):
-        fit_quesp(label, reference, POWERS, time, t1, form="other")
+        fit_quesp(label, reference, labels_at(POWERS, time), t1, form="other")
     with pytest.raises(ValueError, match="8 labels"):
-        fit_quesp(label, reference, POWERS[:5], time, t1)
+        fit_quesp(label, reference, labels_at(POWERS[:5], time[:5]), t1)
