@@ -90,7 +90,7 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
             "lorentzian", "PLOF needs a description of peaks: choose plof_3T or a file like it (--lorentzian)"
         )
     require_cw(spectra.protocol)
-    used = at_one_power(spectra, settings.power_uT)
+    used = at_one_power(spectra, settings.power_uT, varying=("saturation_time_s",))
     quantities: dict[str, Tensor] = {}
     shift = used.b0_shift_ppm
     if shift is None:

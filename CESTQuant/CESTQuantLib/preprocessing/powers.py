@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,10 @@ from ..tissue.spectra import ZSpectra
 from .fields import interpolate_b1
 
 POWER_TOLERANCE_UT = 1e-3
+SATURATION_TIMES = ("saturation_time_s", "post_delay_s")
+"""Times of the protocol that change a spectrum, so that its measurements must agree in them."""
+TIME_TOLERANCE_S, RELATIVE_TIME_TOLERANCE = 1e-3, 1e-3
+"""Differences between the times of the measurements of a spectrum that are due to rounding."""
 _ROUNDING = 1e-3
 """Relative error of the limits as a message gives them, which are accepted too."""
 FARTHEST_EXTRAPOLATION = 0.2
@@ -30,16 +35,24 @@ def acquired_powers_uT(protocol: Protocol) -> Tensor:
 
     Measurements without saturation, such as those of M0, have no power among others that are saturated.
     """
-    powers = torch.unique(torch.round(protocol.b1_uT, decimals=3))
-    return powers[powers > 0] if bool((powers > 0).any()) else powers
+    return torch.unique(torch.round(protocol.b1_uT[_saturated(protocol)], decimals=3))
 
 
-def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
+def _saturated(protocol: Protocol) -> Tensor:
+    """Whether measurements are saturated, (measurement,): all of them where the protocol knows it of none."""
+    powers, times = torch.round(protocol.b1_uT, decimals=3) > 0, protocol.saturation_time_s > 0
+    saturated = powers & times if bool((powers & times).any()) else powers  # the times may be unknown
+    return saturated if bool(saturated.any()) else torch.ones_like(saturated)
+
+
+def at_one_power(spectra: ZSpectra, power_uT: float | None, *, varying: Collection[str] = ()) -> ZSpectra:
     """Return the spectra at one power, without measurements that are not saturated if others are.
 
     Args:
         spectra: Spectra as acquired, at one or several powers.
         power_uT: Wanted B1 in uT; None if only one power was acquired.
+        varying: Which of ``SATURATION_TIMES`` may differ between the measurements, for methods that take each with its
+            own. Where spectra are interpolated to the wanted power, none may.
 
     Returns:
         All saturated measurements if only one power was acquired. Otherwise, with a map of the relative B1, the spectra
@@ -47,20 +60,21 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
 
     Raises:
         ValueError: Several powers were acquired and none is chosen, the wanted power is not positive or was not
-            acquired, or the offsets differ between the powers, so that nothing can be interpolated.
+            acquired, the offsets differ between the powers, so that nothing can be interpolated, or the saturation
+            time or the delay after it varies, so that the measurements are not one spectrum.
     """
     if power_uT is not None and not 0 < power_uT < math.inf:
         raise InputError("power", f"the power must be a positive number of uT, not {power_uT:g}")
     powers = acquired_powers_uT(spectra.protocol)
-    saturated = torch.round(spectra.protocol.b1_uT, decimals=3) > 0
-    if bool(saturated.any()) and not bool(saturated.all()):
+    saturated = _saturated(spectra.protocol)
+    if not bool(saturated.all()):
         spectra = spectra.select(saturated)
     protocol = spectra.protocol
     listed = ", ".join(f"{power:g}" for power in powers.tolist())
     if len(powers) == 1:
         if power_uT is not None and float(powers) > 0 and abs(float(powers) - power_uT) >= POWER_TOLERANCE_UT:
             raise InputError("power", f"no measurement at {power_uT:g} uT; the only power is {listed} uT")
-        return spectra
+        return _of_one_saturation(spectra, varying)
     if power_uT is None:
         raise InputError(
             "protocol", f"the protocol has {len(powers)} powers ({listed} uT); choose one for the contrast (--power)"
@@ -75,10 +89,10 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
                 f"{power_uT:g} uT is too far from the acquired powers ({listed} uT) to be interpolated: choose a power "
                 f"between {lowest:.4g} and {highest:.4g} uT",
             )
-        return _interpolated(spectra, spectra.b1_relative, powers, members, power_uT)
+        return _interpolated(_of_one_saturation(spectra), spectra.b1_relative, powers, members, power_uT)
     for power, member in zip(powers, members, strict=True):
         if abs(float(power) - power_uT) < POWER_TOLERANCE_UT:
-            return spectra.select(member)
+            return _of_one_saturation(spectra.select(member), varying)
     raise InputError("power", f"no measurement at {power_uT:g} uT; the powers are {listed} uT")
 
 
@@ -112,6 +126,21 @@ def b1_warnings(spectra: ZSpectra, power_uT: float | None) -> list[str]:
         f"{power_uT:g} uT lies beyond the actual B1 of all acquisitions in {beyond} of {int(usable.sum())} voxels "
         f"({100 * beyond / int(usable.sum()):.0f} %), whose spectra are extrapolated"
     ]
+
+
+def _of_one_saturation(spectra: ZSpectra, varying: Collection[str] = ()) -> ZSpectra:
+    """Return the spectra if all of their measurements have the same times, but for those that may vary."""
+    for name in (name for name in SATURATION_TIMES if name not in varying):
+        shortest, longest = getattr(spectra.protocol, name).aminmax()
+        if float(longest - shortest) > TIME_TOLERANCE_S + RELATIVE_TIME_TOLERANCE * float(longest):
+            raise InputError(
+                "protocol",
+                f"the measurements are not one spectrum, because {name} of the protocol varies from "
+                f"{float(shortest):g} to {float(longest):g} s: give the measurements of each time as an acquisition of "
+                "its own, correct them for their finite saturation (--quass), or use a method that simulates every "
+                "measurement (r1rho, bloch-mcconnell)",
+            )
+    return spectra
 
 
 def _interpolated(

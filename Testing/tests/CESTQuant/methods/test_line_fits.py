@@ -142,6 +142,17 @@ def test_the_height_is_the_exchange_dependent_relaxation_of_the_pool() -> None:
     assert (quantity_named("plof_amide").unit, quantity_named("plof_dz_amide").unit) == ("Hz", "")
 
 
+def test_plof_takes_every_measurement_with_its_saturation_time() -> None:
+    times = torch.tensor([0.5, 3.0], dtype=torch.float64).repeat_interleave(len(OFFSETS))
+    both = Protocol(3.0, OFFSETS.repeat(2), 0.8, times)
+    study = ZSpectra(simulate(brain(), both), both, t1_s=torch.full((1,), 1.3, dtype=torch.float64))
+    found, expected = (
+        quantify(each, "plof", Settings(lorentzian=PlofModel.from_dict(PEAKS))).quantities["plof_amide"]
+        for each in (study, spectra())
+    )
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
+
+
 def test_standard_errors_of_plof_contain_the_uncertainty_of_the_background() -> None:
     noise, count = 0.006, 400
     found = quantify(spectra(noise, count), "plof", Settings(lorentzian=PlofModel.from_dict(PEAKS))).quantities

@@ -42,6 +42,37 @@ def test_measurements_without_saturation_are_left_out(powers_uT: tuple[float, ..
     assert corrects_b1(spectra(*powers_uT, **maps)) == (mapped and len(powers_uT) == 3)
 
 
+def test_a_measurement_whose_saturation_lasts_no_time_is_left_out() -> None:
+    m0_first = ZSpectra(
+        torch.ones(2, 4).double(), Protocol(3.0, torch.tensor([-300.0, *OFFSETS]), 1.0, torch.tensor([0.0, 2, 2, 2]))
+    )
+    assert at_one_power(m0_first, None).protocol.offsets_ppm.tolist() == OFFSETS.tolist()
+
+
+@pytest.mark.parametrize("name", ["saturation_time_s", "post_delay_s"])
+def test_measurements_of_several_times_at_one_power_are_not_one_spectrum(name: str) -> None:
+    """Their mean was shown as the contrast: an MTRasym of 5.1 % where 0.5 s gave 3.2 % and 4 s 7.0 %."""
+    times = torch.tensor([0.5, 4.0], dtype=torch.float64).repeat_interleave(3)
+    one_power = spectra(1.0, 1.0)
+    mixed = replace(one_power, protocol=replace(one_power.protocol, **{name: times}))
+    with pytest.raises(
+        InputError, match=f"not one spectrum, because {name} of the protocol varies from 0.5 to 4 s: gi"
+    ):
+        at_one_power(mixed, None)
+    assert at_one_power(mixed, None, varying=(name,)) is mixed
+    rounded = replace(one_power, protocol=replace(one_power.protocol, **{name: 2 + 1e-4 * times}))
+    assert at_one_power(rounded, None) is rounded
+
+
+def test_another_power_may_have_another_saturation_time_unless_it_is_interpolated() -> None:
+    times = torch.tensor([0.5, 4.0], dtype=torch.float64).repeat_interleave(3)
+    two_powers = spectra(0.1, 1.0)
+    field_and_cest = replace(two_powers, protocol=replace(two_powers.protocol, saturation_time_s=times))
+    assert at_one_power(field_and_cest, 1.0).protocol.saturation_time_s.tolist() == [4.0] * 3
+    with pytest.raises(InputError, match="not one spectrum, because saturation_time_s"):
+        at_one_power(replace(field_and_cest, b1_relative=torch.ones(2).double()), 1.0)
+
+
 def test_spectra_of_which_no_power_is_known_keep_all_measurements() -> None:
     unknown = spectra(0.0)
     assert at_one_power(unknown, None) is unknown
