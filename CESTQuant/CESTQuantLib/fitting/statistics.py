@@ -208,6 +208,27 @@ def estimator_gain(columns: Tensor) -> Tensor:
     return inverse @ scaled.mT / torch.where(size > 0, size, 1.0).unsqueeze(2)
 
 
+def errors_of_unequal_noise(columns: Tensor, noise: Tensor, residual_sum: Tensor) -> Tensor:
+    """Compute standard errors of an unweighted fit whose measurements are not equally noisy.
+
+    The estimates move by ``G e`` with the noise e and the gain ``G = (J^T J)^-1 J^T``, and what is left of it in the
+    residual is ``(I - J G) e``. So where the noise is known up to a factor, the residual tells this factor, and the
+    covariance is ``G diag(noise^2) G^T`` times its square.
+
+    Args:
+        columns: (voxel, m, p) float64 Jacobians J, as for ``estimator_gain``.
+        noise: (voxel, m) standard deviations of the measurements up to a factor per voxel.
+        residual_sum: (voxel,) sum of the squared residuals.
+
+    Returns:
+        (voxel, p); NaN or infinite where no degree of freedom is left.
+    """
+    gain = estimator_gain(columns)
+    left = 1 - (columns * gain.mT).sum(2)
+    scale = residual_sum / (left * noise.square()).sum(1)
+    return ((gain * noise.unsqueeze(1)).square().sum(2) * scale.unsqueeze(1)).sqrt()
+
+
 def _scaled_normal_equations(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return columns (voxel, m, p) of unit length, the inverse of their normal matrix, and the lengths (voxel, p)."""
     size = torch.linalg.vector_norm(columns, dim=1)

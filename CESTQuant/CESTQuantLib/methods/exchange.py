@@ -87,7 +87,7 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
     used = spectra.select(near)
     protocol = used.protocol.to(used.signal.device)
     t1_s = _t1(spectra, settings.model)
-    r1rho = r1rho_from_z(
+    r1rho, noise = r1rho_from_z(
         used.signal,
         protocol,
         t1_s,
@@ -100,6 +100,7 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
         protocol,
         target.dw_ppm,
         r2_Hz=None if target.fits_r2 else target.r2_Hz,
+        noise=noise,
         limits=[target.limits.get(key, default) for key, default in LIMITS.items()],
         b0_shift_ppm=used.b0_shift_ppm,
         b1_relative=used.b1_relative,

@@ -16,7 +16,7 @@ complement of their columns (variable projection with a constant basis), and onl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.interpolation import distinct_offsets
 from ..fitting.least_squares import FitResult, levenberg_marquardt
+from ..fitting.statistics import VOXELS_PER_CHUNK, errors_of_unequal_noise
 from ..physics.protocol import Protocol
 from ..physics.r1rho.exchange import EffectiveField, Exchange
 from ..physics.r1rho.inputs import SoluteInputs
@@ -47,7 +48,7 @@ def r1rho_from_z(
     initial_z: float | Tensor = 1.0,
     b0_shift_ppm: Tensor | None = None,
     b1_relative: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Invert Z after continuous-wave saturation to R1rho.
 
     Solves Z = cos^2(theta) [Zi exp(-R t) + R1 (1 - exp(-R t))/R], which falls monotonically with R, by bisection.
@@ -61,7 +62,8 @@ def r1rho_from_z(
         b1_relative: (voxel,) actual over nominal B1; None for one.
 
     Returns:
-        R1rho in 1/s, (voxel, m); NaN where no rate between 1e-3 and 1e5 1/s gives Z.
+        R1rho and the amount -dR1rho/dZ by which it amplifies the noise of Z, in 1/s, (voxel, m) each; NaN where no rate
+        between 1e-3 and 1e5 1/s gives Z.
     """
     offset = protocol.offsets_ppm.to(z) - (0 if b0_shift_ppm is None else b0_shift_ppm.to(z).unsqueeze(1))
     w1 = protocol.w1_rad_per_s.to(z)
@@ -82,7 +84,10 @@ def r1rho_from_z(
         middle = (low * high).sqrt()
         slower = locked_z(middle) < target
         low, high = torch.where(slower, low, middle), torch.where(slower, middle, high)
-    return torch.where(reachable, (low * high).sqrt(), torch.nan)
+    rate = torch.where(reachable, (low * high).sqrt(), torch.nan)
+    decay = (-rate * duration).exp()
+    fall = duration * decay * (initial_z - r1 / rate) + r1 * (1 - decay) / rate.square()
+    return rate, 1 / (cos2 * fall)
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,12 @@ class ProjectedExchange:
         solute = SoluteInputs(fraction=parameters[0], k=parameters[1], R2=r2, dw=dw)
         return Exchange.of(EffectiveField.of(w1, water), water, solute)
 
+    def columns(self, exchange: Exchange) -> Tensor:
+        """Compute the derivatives of Rex with respect to the fitted parameters, (parameter, m, voxel)."""
+        fitted = SoluteInputs(fraction=True, k=True, R2=self.fixed_r2_Hz is None, dw=False)
+        gradients = exchange.gradients(1.0, fitted)
+        return torch.stack([column for column in gradients.solute.flat() if column is not None])
+
     def predict(self, parameters: Tensor, b0_shift_ppm: Tensor, b1_relative: Tensor) -> tuple[Tensor, Tensor]:
         """Compute projected Rex and its derivatives with respect to the fitted parameters.
 
@@ -161,10 +172,7 @@ class ProjectedExchange:
             The prediction (row of the projection, voxel) and its Jacobian (parameter, row of the projection, voxel).
         """
         exchange = self.exchange(parameters, b0_shift_ppm, b1_relative)
-        fitted = SoluteInputs(fraction=True, k=True, R2=self.fixed_r2_Hz is None, dw=False)
-        gradients = exchange.gradients(1.0, fitted)
-        columns = [column for column in gradients.solute.flat() if column is not None]
-        return self.projection @ exchange.rate, torch.stack([self.projection @ column for column in columns])
+        return self.projection @ exchange.rate, self.projection @ self.columns(exchange)
 
 
 def fit_qucesop(
@@ -173,6 +181,7 @@ def fit_qucesop(
     target_ppm: float,
     *,
     r2_Hz: float | None = 1.0,
+    noise: Tensor | None = None,
     b0_shift_ppm: Tensor | None = None,
     b1_relative: Tensor | None = None,
     limits: Sequence[tuple[float, float, float]] | None = None,
@@ -187,6 +196,8 @@ def fit_qucesop(
             equal B1 share their linear coefficients.
         target_ppm: Chemical shift of the target from water.
         r2_Hz: R2b of the target in 1/s, small in QUCESOP, which assumes a narrow line; None to fit it.
+        noise: (voxel, m) standard deviation of R1rho up to a factor per voxel, for the standard errors; None where all
+            measurements are equally noisy. The noise of Z is amplified several times more at one power than at another.
         b0_shift_ppm: (voxel,) position of the water; None for zero.
         b1_relative: (voxel,) actual over nominal B1; None for one.
         limits: Start, lower and upper bound of f, k in 1/s and R2b in 1/s; by default those of ``LIMITS``.
@@ -227,12 +238,15 @@ def fit_qucesop(
         r1rho @ complement.T,
         *torch.tensor(list(limits or LIMITS.values())[:unknowns], dtype=torch.float64).T,
         arguments=(shift, relative),
+        correlation=False,
         threads=threads,
         progress=progress,
     )
     rex = model.exchange(fit.parameters.T, shift, relative).rate.T
     background = (r1rho - rex) @ torch.linalg.pinv(basis).T @ basis.T
     synthesised = background + rex
+    if noise is not None:
+        fit = _with_unequal_noise(fit, model, basis, noise, (r1rho - synthesised).square().sum(1), shift, relative)
     given_r2 = torch.where(fit.fitted, 0.0 if r2_Hz is None else r2_Hz, torch.nan).to(r1rho)
     return QucesopFit(
         fraction=fit.parameters[:, 0],
@@ -245,6 +259,28 @@ def fit_qucesop(
         synthesised_r1rho=synthesised,
         fit=fit,
     )
+
+
+def _with_unequal_noise(
+    fit: FitResult,
+    model: ProjectedExchange,
+    basis: Tensor,
+    noise: Tensor,
+    residual_sum: Tensor,
+    b0_shift_ppm: Tensor,
+    b1_relative: Tensor,
+) -> FitResult:
+    """Return the fit with the standard errors for noise (voxel, m) that differs between the measurements."""
+    errors = fit.standard_errors.clone()
+    free = errors.isfinite()
+    index = torch.nonzero(free.any(1)).flatten()
+    for some in index.split(VOXELS_PER_CHUNK) if len(index) else ():
+        exchange = model.exchange(fit.parameters[some].T, b0_shift_ppm[some], b1_relative[some])
+        of_target = model.columns(exchange).permute(2, 1, 0) * free[some].unsqueeze(1)
+        columns = torch.cat((basis.expand(len(some), -1, -1), of_target), 2).double()
+        found = errors_of_unequal_noise(columns, noise[some].double(), residual_sum[some].double())
+        errors[some] = found[:, basis.shape[1] :].to(errors)
+    return replace(fit, standard_errors=torch.where(free, errors, torch.nan))
 
 
 def _different_offsets(offsets_ppm: Tensor, chosen: Tensor) -> int:

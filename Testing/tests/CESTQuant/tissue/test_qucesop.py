@@ -8,11 +8,17 @@ import pytest
 import torch
 
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.methods.base import Settings
+from CESTQuantLib.methods.registry import quantify
+from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.r1rho.exchange import EffectiveField, Exchange
 from CESTQuantLib.physics.r1rho.inputs import SoluteInputs
+from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 from CESTQuantLib.tissue.qucesop import fit_qucesop, r1rho_from_z
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 FIELD_T, TARGET_PPM = 9.4, 3.5
 GRID = torch.cartesian_prod(
@@ -55,16 +61,25 @@ def test_r1rho_is_recovered_from_steady_and_transient_z():
         steady = 1 / 1.6 / rate
         fall = torch.exp(-rate * time)
         z = weff.cos2 * ((1.0 - steady) * fall + steady)
-        found = r1rho_from_z(z, replace(PROTOCOL, saturation_time_s=time), t1)
+        found, _ = r1rho_from_z(z, replace(PROTOCOL, saturation_time_s=time), t1)
         torch.testing.assert_close(found, rate, rtol=1e-6, atol=0)
+
+
+def test_the_noise_of_r1rho_is_that_of_z_amplified_by_the_inversion():
+    z = torch.linspace(0.2, 0.9, 8, dtype=torch.float64).unsqueeze(1).expand(-1, len(B1))
+    t1, step = torch.full((8,), 1.6, dtype=torch.float64), 1e-5
+    transient = replace(PROTOCOL, saturation_time_s=1.5)
+    found, below, above = (r1rho_from_z(z + move, transient, t1, initial_z=0.97) for move in (0.0, -step, step))
+    torch.testing.assert_close(found[1], (below[0] - above[0]) / (2 * step), rtol=1e-4, atol=0)
 
 
 def test_a_z_that_no_rate_explains_gives_nan():
     z = torch.full((3, len(B1)), 0.5, dtype=torch.float64)
     z[1], z[2] = 3.5, 0.0
-    found = r1rho_from_z(z, PROTOCOL, torch.full((3,), 1.6))
+    found, noise = r1rho_from_z(z, PROTOCOL, torch.full((3,), 1.6))
     assert found[0].isfinite().all()
     assert found[1:].isnan().all()
+    assert noise.isnan().equal(found.isnan())
 
 
 def test_qucesop_recovers_fraction_and_rate_above_a_linear_background():
@@ -91,6 +106,23 @@ def test_gqucesop_recovers_r2_as_well_and_its_standard_errors_cover_the_true_val
         assert (score.abs() < 2.005).double().mean().item() == pytest.approx(
             0.95, abs=0.02
         )  # Student t, 54 degrees of freedom
+
+
+def test_standard_errors_of_qucesop_cover_the_true_values_where_the_noise_is_that_of_z():
+    """Noise of Z is amplified most at high power; as if it were the same in all R1rho, 76 and 80 % were covered."""
+    offsets, powers = torch.linspace(3.5, 6.5, 13, dtype=torch.float64), torch.tensor([1.0, 2.0, 4.0]).double()
+    protocol = Protocol(FIELD_T, offsets.repeat(3), powers.repeat_interleave(13), 10.0)
+    pool = {"name": "s", "T1_s": 3.0, "T2_s": 0.5, "dw_ppm": 5.0}
+    z = simulate(Tissue(Water(3.0, 2.0), (Pool("s", 0.001, 600.0, 3.0, 0.5, 5.0),)), protocol, engine="r1rho")
+    z = z + 0.002 * torch.randn(2000, 39, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    fitted = {"fraction": {"fit": True, "bounds": [0, 0.05]}, "k_Hz": {"fit": True, "bounds": [1, 20000]}}
+    model = tissue_model_from_dict({"water": {"T1_s": 3.0, "T2_s": 2.0}, "solutes": [pool | fitted]})
+    found = quantify(ZSpectra(z, protocol), "qucesop", Settings(model=model)).quantities
+    for name, expected in (("s_fraction", 0.001), ("s_exchange_rate_Hz", 600.0)):
+        score = (found[name] - expected) / found[f"{name}_sd"]
+        assert (score.abs() < 2.042).double().mean().item() == pytest.approx(
+            0.95, abs=0.02
+        )  # Student t, 30 degrees of freedom
 
 
 def test_broad_lines_bias_qucesop_but_not_gqucesop():
