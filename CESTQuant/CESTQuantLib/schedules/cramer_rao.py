@@ -10,12 +10,12 @@ protocol, which makes them objectives for the design of schedules (A- and D-opti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..fitting.jacobians import finite_difference_model
+from ..networks.dataset import without_l2
 from ..physics.engines import engine_named
 from ..physics.pools import Tissue
 from ..physics.protocol import Protocol
@@ -66,7 +66,7 @@ def signal_and_jacobian(
         for name, value in values.items()
         if name not in names
     }
-    unnormalized = replace(protocol, signal_normalisation="none")
+    before_l2 = without_l2(protocol)
     like = torch.empty(0, dtype=torch.float64, device=protocol.offsets_ppm.device)
 
     def predict(parameters: Tensor, *rest: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def signal_and_jacobian(
             **dict(zip(names, parameters, strict=True)),
         }
         b0, b1 = entries.pop("b0_shift_ppm", 0.0), entries.pop("b1_relative", 1.0)
-        return signal_of(tissue_of(entries), unnormalized, b0_shift_ppm=b0, b1_relative=b1, like=like)
+        return signal_of(tissue_of(entries), before_l2, b0_shift_ppm=b0, b1_relative=b1, like=like)
 
     model = finite_difference_model(predict, scale=unit, central=True)
     signal, jacobian = model(point, *others.values())
@@ -88,7 +88,7 @@ def covariance_bound(signal: Tensor, jacobian: Tensor, noise_sd: Tensor | float,
     Args:
         signal: Signal (measurement, voxel) as :func:`signal_and_jacobian` returns it.
         jacobian: Jacobian (parameter, measurement, voxel) as :func:`signal_and_jacobian` returns it.
-        noise_sd: Standard deviation of the noise before the normalisation, a number or (voxel,).
+        noise_sd: Standard deviation of the noise of this signal, a number or (voxel,).
         normalization: Normalisation of the protocol; with ``l2`` the scale of the signal is unknown too.
 
     Returns:
@@ -119,7 +119,8 @@ def parameter_sd_bound(
         values: Entries of the tissues by path.
         prior_sd: Standard deviations of the priors of the estimated parameters by path, in their own units.
         protocol: Acquisition protocol.
-        noise_sd: Standard deviation of the noise before any normalisation, a number or (voxel,).
+        noise_sd: Standard deviation of the noise before any L2 normalisation, a number or (voxel,). Where signals are
+            relative to M0, it is too.
         engine: ``r1rho`` or ``bloch-mcconnell``.
 
     Returns:
