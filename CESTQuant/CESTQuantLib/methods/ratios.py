@@ -26,6 +26,9 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
         MTsat = 1 - Z / (1 - E cos(a) (1 - Z))
 
     TR is the saturation time plus the delays and the recovery of the protocol. A B1 map scales the flip angle.
+
+    Repeats of a pulse are averaged, whatever flip angle and TR they have. The names of other pulses at the same offset
+    than the first say the B1 or the duration in which they differ from it.
     """
     import torch
 
@@ -50,16 +53,20 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
     angle = torch.deg2rad(protocol.readout_flip_angle_deg.to(z)) * relative
     left = torch.exp(-repetition_s / t1_s) * torch.cos(angle)
     saturation = 100 * (1 - z / (1 - left * (1 - z)))
-    repeats: dict[tuple[int, float], list[int]] = {}
-    for i, pulse in enumerate(zip(numbered_offsets(protocol.offsets_ppm), protocol.b1_uT.tolist(), strict=True)):
+    repeats: dict[tuple[int, float, float], list[int]] = {}
+    powers_uT, durations_s = (
+        values.double().round(decimals=6).tolist() for values in (protocol.b1_uT, protocol.saturation_time_s)
+    )
+    for i, pulse in enumerate(zip(numbered_offsets(protocol.offsets_ppm), powers_uT, durations_s, strict=True)):
         if pulse[1] > 0:
             repeats.setdefault(pulse, []).append(i)
     quantities: dict[str, Tensor] = {}
-    for (_, b1_uT), measurements in repeats.items():
-        offset_ppm = float(protocol.offsets_ppm[measurements[0]])
-        name = f"mtsat_{offset_ppm:g}ppm"
-        if name in quantities:
-            name = f"mtsat_{b1_uT:.3g}uT_{offset_ppm:g}ppm"
+    first_at: dict[int, tuple[float, float]] = {}
+    for (place, b1_uT, duration_s), measurements in repeats.items():
+        first_uT, first_s = first_at.setdefault(place, (b1_uT, duration_s))
+        power = "" if b1_uT == first_uT else f"{b1_uT:g}uT_"
+        duration = "" if duration_s == first_s else f"{1e3 * duration_s:g}ms_"
+        name = f"mtsat_{power}{duration}{float(protocol.offsets_ppm[measurements[0]]):g}ppm"
         quantities[name] = saturation[:, measurements].mean(1)
     if not quantities:
         raise InputError("protocol", "MTsat needs a measurement with a saturation pulse, but the protocol has none")
