@@ -1,4 +1,4 @@
-"""Folders of the subject hierarchy; the nodes of a run share one."""
+"""Folders of the subject hierarchy, of which the nodes of a run share one, and marks that tell these nodes apart."""
 
 from __future__ import annotations
 
@@ -44,6 +44,24 @@ def nodes_in(folder: int, below: bool = False) -> list[Any]:
     hierarchy, _ = _hierarchy()
     nodes = (hierarchy.GetItemDataNode(item) for item in _children(hierarchy, folder, below))
     return [node for node in nodes if node is not None]
+
+
+def mark(node: Any, name: str, value: str) -> None:
+    """Mark a node of the scene, whatever it is called later and when the scene is saved; see ``marked``.
+
+    Args:
+        node: Node of the scene.
+        name: Name of the mark.
+        value: What the mark says.
+    """
+    node.SetAttribute(name, value)
+    # A copy has the attribute and the reference too, but its reference leads to the original.
+    node.SetNodeReferenceID(name, node.GetID())
+
+
+def marked(node: Any, name: str) -> str:
+    """Return what a mark of a node says; empty without this mark, and for a copy of a marked node."""
+    return (node.GetAttribute(name) or "") if node.GetNodeReferenceID(name) == node.GetID() else ""
 
 
 def folder_of(node: Any) -> str:

@@ -100,12 +100,14 @@ class ComparePage(Page):
         return self.ui.compareModeComboBox.currentData
 
     def results(self):
-        """Return the nodes beside the warped image in its folder, by name."""
+        """Return the nodes beside the warped image in its folder, by name; see ``scene.results.results_in``."""
         from NeuroCESTLib.scene import hierarchy
+
+        from ..scene.results import results_in
 
         warped = self.pair()[1]
         folder = hierarchy.nearest_folder_of(warped) if warped else 0
-        return {node.GetName(): node for node in hierarchy.nodes_in(folder)} if folder else {}
+        return results_in(folder) if folder else {}
 
     def folder(self):
         """Return the name of the folder of the warped image; empty without one."""

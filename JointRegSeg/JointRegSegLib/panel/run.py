@@ -15,11 +15,13 @@ class RunPage(Page):
     """Segments and registers the chosen studies, and carries further nodes of the moving visit along."""
 
     _showing = False
+    _tip = ""
 
     def setup(self):
         """Connect the choice of nodes to carry along, and the button that runs again with corrected segmentations."""
         self.ui.carrySelector.connect("checkedNodesChanged()", self.onCarriedChosen)
         self.ui.updateButton.connect("clicked(bool)", lambda checked: self.panel.work(self.update))
+        self._tip = self.ui.updateButton.toolTip
 
     def bound(self):
         """Show the ticks of the scene, as soon as the selector lists the nodes of a scene that has been loaded."""
@@ -63,6 +65,9 @@ class RunPage(Page):
         self._showCarried()
         corrected = self.corrected()
         self.ui.updateButton.enabled = bool(corrected) and not self.panel.missingInputs()
+        names = _(" and ").join(f"'{node.GetName()}'" for node in corrected.values())
+        used = _("Now these are {names}.").format(names=names) if names else ""
+        self.ui.updateButton.toolTip = f"{self._tip} {used}".strip()
 
     def corrected(self):
         """Return the segmentations of the compared results by study, which the user may have corrected."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WARPED_PERCENTILES = (1.0, 99.5)
 """Percentiles between which warped images are shown."""
+RESULT_MARK = "NeuroCEST.result"
+"""Mark of the nodes of a run, which says what they were called at first, such as 'fixed segmentation'."""
 
 
 @dataclass
@@ -131,7 +133,23 @@ def into_scene(
         result.report = dict(joint.summary)
         result.folderItemID = hierarchy.make_folder(folder)
         hierarchy.put(result.nodes, result.folderItemID)
+        for node in result.nodes:
+            hierarchy.mark(node, RESULT_MARK, node.GetName())
         return result
+
+
+def results_in(folder: int) -> dict[str, Any]:
+    """Return the nodes in a folder by their names, and those of a run by what the run called them.
+
+    The user may have renamed the nodes of a run, or have put copies beside them. Only scenes of earlier versions do not
+    tell what a run made, and there the names decide.
+
+    Args:
+        folder: Item ID of the folder.
+    """
+    nodes = hierarchy.nodes_in(folder)
+    by_mark = {hierarchy.marked(node, RESULT_MARK): node for node in nodes}
+    return {node.GetName(): node for node in nodes} | {name: node for name, node in by_mark.items() if name}
 
 
 def _show_what_lies_on_fixed(result: JointRegSegResult) -> None:

@@ -114,8 +114,15 @@ class CompareTest(SampleTest):
         self.ui.fixedT1Selector.setCurrentNode(self.studies["fixed"]["t2"])  # the segmentations are not those of T2
         self.assertFalse(self.ui.updateButton.enabled)
 
-    def test_comparisonSurvivesSavingAndLoadingTheScene(self):
+    def test_resultsAreFoundWhateverTheyAreCalledAlsoInALoadedScene(self):
         self.register()
+        for name in ("fixed segmentation", "moving to fixed", "changes"):
+            slicer.util.getNode(name).SetName(f"{name} checked by AB")
+        backup = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        backup.Copy(slicer.util.getNode("fixed segmentation checked by AB"))  # as Clone does in the tree of the scene
+        backup.SetName("fixed segmentation")
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        hierarchy.CreateItem(hierarchy.GetItemByName("visits"), backup)
         path = os.path.join(self.directory, "scene.mrb")
         self.assertTrue(slicer.util.saveScene(path))
         slicer.mrmlScene.Clear()
@@ -124,6 +131,10 @@ class CompareTest(SampleTest):
         slicer.app.processEvents()
         self.assertEqual(self.ui.comparedWarpedSelector.currentNode().GetName(), "T1 warped")
         self.assertFalse(self.ui.changesTable.isHidden())
+        self.widget.refresh()
+        corrected = {which: node.GetName() for which, node in self.widget.runs.corrected().items()}
+        self.assertEqual(corrected, {"fixed": "fixed segmentation checked by AB", "moving": "moving segmentation"})
+        self.assertIn("'fixed segmentation checked by AB' and 'moving segm", self.ui.updateButton.toolTip)
 
     def test_studiesAreChosenByTheNamesOfTheirVolumes(self):
         self.ui.byNameButton.click()

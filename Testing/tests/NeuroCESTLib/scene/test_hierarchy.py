@@ -30,6 +30,16 @@ def test_nodes_are_moved_from_one_folder_to_another(slicer: ModuleType) -> None:
     assert hierarchy.nodes_in(second) == nodes[1:]
 
 
+def test_a_mark_stays_with_its_node_and_does_not_go_to_copies(slicer: ModuleType) -> None:
+    node = add_volume(np.zeros(SHAPE), GRIDS["axial"], "a")
+    assert hierarchy.marked(node, "NeuroCEST.test") == ""
+    hierarchy.mark(node, "NeuroCEST.test", "preview")
+    copy = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, node, "a")
+    node.SetName("b")
+    assert hierarchy.marked(node, "NeuroCEST.test") == "preview"
+    assert hierarchy.marked(copy, "NeuroCEST.test") == ""
+
+
 def test_the_folder_of_a_node_is_the_nearest_one(slicer: ModuleType) -> None:
     top = slicer.mrmlScene.GetSubjectHierarchyNode()
     patient = top.CreateSubjectItem(top.GetSceneItemID(), "patient")
