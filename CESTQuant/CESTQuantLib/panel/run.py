@@ -5,8 +5,8 @@ from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
 
-PREVIEW_ATTRIBUTE = "NeuroCEST.preview"
-"""Attribute of the nodes of a preview, which the next preview or run removes."""
+PREVIEW_MARK = "NeuroCEST.preview"
+"""Mark of the nodes of a preview, which the next preview or run removes; copies of them stay."""
 
 
 class RunPage(Page):
@@ -121,13 +121,15 @@ class RunPage(Page):
 
     def preview(self, progress):
         """Compute and show the maps of one slice in place of an earlier preview; return where they are."""
+        from NeuroCESTLib.scene import hierarchy
+
         signal = self.parameters.signal
         place = self.place()
         result = self.fit(progress, slice_RAS=place, folderName=_("{name} preview").format(name=signal.GetName()))
         remove_preview()
         tables = [table for table in (result.table, result.posterior) if table is not None]
         for node in [*result.nodes.values(), *tables]:
-            node.SetAttribute(PREVIEW_ATTRIBUTE, "1")
+            hierarchy.mark(node, PREVIEW_MARK, "1")
         self.panel.results.showResult(result)
         return _("The maps of one slice are in the folder '{folder}'; the next run removes them.").format(
             folder=self.panel.folderName(result)
@@ -148,7 +150,7 @@ def remove_preview():
 
     from ..scene.naming import folder_of_run
 
-    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLNode") if node.GetAttribute(PREVIEW_ATTRIBUTE)]
+    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLNode") if hierarchy.marked(node, PREVIEW_MARK)]
     folders = {folder_of_run(node) for node in nodes} - {0}
     for node in nodes:
         volumes.remove(node)

@@ -15,8 +15,8 @@ from NeuroCESTLib.scene.volumes import add_volume, array_on, remove, volume_arra
 from ..pictures.comparison import checkerboard, difference
 from .results import WARPED_PERCENTILES
 
-COMPARISON_ATTRIBUTE = "NeuroCEST.comparison"
-"""Attribute of volumes that show a comparison, which the next one of the same kind replaces."""
+COMPARISON_MARK = "NeuroCEST.comparison"
+"""Mark of volumes that show a comparison, which the next one of the same kind replaces; copies of them stay."""
 _CERTAIN_BELOW = 0.05
 """Entropy from 0 to 1 below which the uncertainty is not shown."""
 
@@ -123,7 +123,7 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
     name = f"{moving.GetName()} on fixed"
     _remove_comparison(name)
     copy = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, moving, name)
-    copy.SetAttribute(COMPARISON_ATTRIBUTE, name)
+    hierarchy.mark(copy, COMPARISON_MARK, name)
     copy.SetAndObserveTransformNodeID(transform.GetID())
     harden(copy)
     display.add_legend(copy)
@@ -160,7 +160,7 @@ def _comparison(
     _remove_comparison(name)
     node = add_volume(array.astype(np.float32), geometry, name)
     node.CreateDefaultDisplayNodes()
-    node.SetAttribute(COMPARISON_ATTRIBUTE, name)
+    hierarchy.mark(node, COMPARISON_MARK, name)
     if folder := hierarchy.nearest_folder_of(warped):
         hierarchy.put([node], folder)
     return node
@@ -171,7 +171,7 @@ def _remove_comparison(name: str) -> None:
     import slicer
 
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetAttribute(COMPARISON_ATTRIBUTE) == name:
+        if hierarchy.marked(node, COMPARISON_MARK) == name:
             remove(node)
 
 

@@ -94,8 +94,12 @@ class MapsTest(SampleTest):
             self.assertIn("cest preview", self.ui.statusLabel.text)
             values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
             self.assertEqual([bool((layer == layer).any()) for layer in values], [False, False, True, False])
+        preview = slicer.util.getNode("*mtr_asym*")
+        kept = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, preview, "copy to keep")
+        hierarchy.CreateItem(hierarchy.GetSceneItemID(), kept)
         self.ui.applyButton.click()
         self.assertFalse(hierarchy.GetItemByName("cest preview"))
+        self.assertIs(slicer.util.getNode("copy to keep"), kept)
         self.assertEqual(self.mapNames().count("mtr_asym_3.5ppm"), 1)
 
     def test_previewThatWasMovedLeavesTheFoldersAroundItAlone(self):

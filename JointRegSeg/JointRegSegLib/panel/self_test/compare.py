@@ -86,6 +86,23 @@ class CompareTest(SampleTest):
         self.widget.exit()
         self.assertEqual(layout.GetViewArrangement(), before)
 
+    def compareFixedImages(self):
+        """Choose two images to compare without a run."""
+        self.addViews()
+        self.ui.comparedFixedSelector.setCurrentNode(self.studies["fixed"]["t1"])
+        self.ui.comparedWarpedSelector.setCurrentNode(self.studies["fixed"]["flair"])
+        self.addCleanup(setattr, self.ui.compareModeComboBox, "currentIndex", 0)
+
+    def test_copyOfAComparisonStays(self):
+        self.compareFixedImages()
+        self.chooseMode("difference")
+        difference = slicer.util.getNode("difference")
+        kept = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, difference, "copy to keep")
+        self.chooseMode("checkerboard")
+        self.chooseMode("difference")
+        self.assertIs(slicer.util.getNode("copy to keep"), kept)
+        self.assertIsNone(difference.GetScene())
+
     def volumes(self):
         """Return the number of volumes that are no comparison."""
         nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
