@@ -2,6 +2,7 @@
 
 import os
 
+import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
@@ -11,10 +12,12 @@ class InputsPage(Page):
     """Choice of the acquisition; what goes with it is chosen by name and can be corrected.
 
     Attributes:
-        CHOSEN_FOR: Attribute of the parameter node that holds the acquisition whose inputs were chosen by name.
+        CHOSEN_FOR: Role of the reference from the parameter node to the acquisition whose inputs were chosen by name.
+        BY_NAME: Roles of the references to the inputs that were chosen so.
     """
 
     CHOSEN_FOR = "inputsChosenFor"
+    BY_NAME = "{}ByName"
 
     def bound(self):
         """Preselect the first acquisition."""
@@ -24,26 +27,38 @@ class InputsPage(Page):
             self.parameters.signal = first_acquisition()
 
     def show(self):
-        """Choose the empty inputs by the names of the nodes, once for every acquisition; say which."""
-        from ..scene.naming import field_acquisition, field_method_of, inputs_by_name
+        """Choose inputs by the names of the nodes, once for every acquisition; say which, and which stay.
+
+        What the user has chosen stays; what was chosen by name for another acquisition does not.
+        """
+        from ..scene.naming import ROLES, field_acquisition, field_method_of, inputs_by_name
 
         parameters = self.parameters
         node, signal = parameters.parameterNode, parameters.signal
         if not signal:
             self.ui.chosenByNameLabel.visible = False
-        if not signal or node.GetAttribute(self.CHOSEN_FOR) == signal.GetID():
+        if not signal or node.GetNodeReference(self.CHOSEN_FOR) is signal or slicer.mrmlScene.IsBatchProcessing():
             return
-        node.SetAttribute(self.CHOSEN_FOR, signal.GetID())
-        chosen = {role: found for role, found in inputs_by_name(signal).items() if not getattr(parameters, role)}
-        for role, found in chosen.items():
-            setattr(parameters, role, found)
-        fields = field_acquisition(signal) if not parameters.fieldSignal else None
-        if fields is not None:
-            parameters.fieldSignal, parameters.fieldMethod = fields, field_method_of(fields)
-            chosen["fieldSignal"] = fields
-        names = ", ".join(f"'{found.GetName()}'" for found in chosen.values())
-        self.ui.chosenByNameLabel.text = _("Chosen by name: {names}.").format(names=names) if names else ""
-        self.ui.chosenByNameLabel.visible = bool(names)
+        node.SetNodeReferenceID(self.CHOSEN_FOR, signal.GetID())
+        found = {**inputs_by_name(signal), "fieldSignal": field_acquisition(signal)}
+        chosen, kept = [], []
+        for role in (*ROLES, "fieldSignal"):
+            by_name, current, new = self.BY_NAME.format(role), getattr(parameters, role), found.get(role)
+            if current and current is not node.GetNodeReference(by_name):
+                kept.append(current)
+                continue
+            setattr(parameters, role, new)
+            node.SetNodeReferenceID(by_name, new.GetID() if new else None)
+            if new:
+                chosen.append(new)
+        if found["fieldSignal"] in chosen:
+            parameters.fieldMethod = field_method_of(parameters.fieldSignal)
+        sentences = ((_("Chosen by name: {names}."), chosen), (_("Kept as chosen before: {names}."), kept))
+        told = [
+            text.format(names=", ".join(f"'{each.GetName()}'" for each in nodes)) for text, nodes in sentences if nodes
+        ]
+        self.ui.chosenByNameLabel.text = " ".join(told)
+        self.ui.chosenByNameLabel.visible = bool(told)
 
     def missing(self):
         """Return what the acquisition and its protocol lack."""

@@ -16,6 +16,8 @@ _ROLES = {
     "segmentation": {"regions", "rois", "segmentation", "tumour", "tumor"},
 }
 """Words that name each input."""
+ROLES = tuple(_ROLES)
+"""Inputs that go with an acquisition."""
 _ROLES_WITH_THE_SIGNAL = {**_ROLES, "t1": _ROLES["t1"] | {"t1"}}
 """The same where the name also has the words of the signal's name: 'T1' alone is mostly a T1-weighted image."""
 

@@ -39,6 +39,30 @@ class InputsTest(SampleTest):
         parameters.method = "mtrasym"
         self.assertIsNone(parameters.reference)
 
+    def test_inputsThatWereChosenByNameFollowTheAcquisition(self):
+        def add(kind, name):
+            return slicer.mrmlScene.AddNewNodeByClass(f"vtkMRML{kind}Node", name)
+
+        parameters = self.widget.logic.getParameterNode()
+        parameters.reference = None
+        visits = [add("Sequence", f"visit {number}") for number in (1, 2, 3)]
+        m0 = [add("ScalarVolume", f"visit {number} m0") for number in (1, 2)]
+        b0 = [add("ScalarVolume", f"visit {number} b0") for number in (1, 2)]
+        wasabi = [add("Sequence", f"visit {number} wasabi") for number in (1, 2)]
+        own = add("ScalarVolume", "B1 of the day")
+        slicer.mrmlScene.RemoveNode(self.reference)
+        for number in (0, 1):
+            self.ui.signalSelector.setCurrentNode(visits[number])
+            chosen = (parameters.reference, parameters.b0, parameters.fieldSignal)
+            self.assertEqual(chosen, (m0[number], b0[number], wasabi[number]))
+            parameters.b1 = own
+        self.assertEqual(
+            self.ui.chosenByNameLabel.text,
+            "Chosen by name: 'visit 2 m0', 'visit 2 b0', 'visit 2 wasabi'. Kept as chosen before: 'B1 of the day'.",
+        )
+        self.ui.signalSelector.setCurrentNode(visits[2])  # nothing in the scene goes with it
+        self.assertEqual((parameters.reference, parameters.b0, parameters.b1), (None, None, own))
+
     def test_selectorsFollowTheScene(self):
         self.assertEqual(self.ui.signalSelector.nodeCount(), 1)
         self.assertEqual(self.ui.t1Selector.nodeCount(), 1)
