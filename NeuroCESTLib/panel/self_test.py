@@ -153,9 +153,19 @@ class TrainingSteps(PanelTest):
 
     Attributes:
         LONGEST_S: Time in s after which a process that does not end fails the test.
+        CHOSEN: Parameter with the path of the network of a training.
     """
 
     LONGEST_S = 300
+    CHOSEN = ""
+
+    def writeConfig(self):
+        """Write the configuration of a small training and return its path."""
+        raise NotImplementedError
+
+    def writeNetwork(self):
+        """Write a network that the module can use and return its path."""
+        raise NotImplementedError
 
     def setUp(self):
         """Open the section, which is closed at first, and end what the test leaves running."""
@@ -208,3 +218,40 @@ class TrainingSteps(PanelTest):
         self.assertFalse(ui.startTrainingButton.enabled)
         self.assertTrue(ui.stopTrainingButton.enabled)
         self.assertFalse(ui.trainingProgressBar.isHidden())
+
+    def test_networkIsChosenAndDrawnOnlyInTheSceneThatItsTrainingWasStartedFrom(self):
+        import os
+        import unittest.mock
+
+        ui, training = self.ui, self.widget.training
+        with open(os.path.join(self.directory, "batch.py"), "w", encoding="utf-8") as file:  # takes no time
+            file.write("import os, shutil\n")
+            file.write(f"shutil.copy({self.writeNetwork()!r}, os.environ['NETWORK_OF_THE_TEST'])\n")
+            file.write("print(' 50 % epoch 1: loss 0.5', ' 50 % step 1: loss 0.5', sep='\\n')\n")
+
+        def start(name):
+            ui.trainingConfigPathLineEdit.currentPath = self.writeConfig()
+            ui.trainingOutputPathLineEdit.currentPath = os.path.join(self.directory, name)
+            os.mkdir(training.output())
+            with unittest.mock.patch.dict(os.environ, NETWORK_OF_THE_TEST=training.result()):
+                ui.startTrainingButton.click()
+            return training.result()
+
+        def chosen():
+            return getattr(self.widget.logic.getParameterNode(), self.CHOSEN)
+
+        with unittest.mock.patch.object(training, "PACKAGE", self.directory):
+            network = start("left")
+            self.widget.exit()
+            self.waitForTheEnd()
+            self.assertIn(f"the network is in {network}", ui.trainingNoteLabel.text)
+            self.widget.enter()
+            self.assertEqual(chosen(), network)
+            self.assertIn("is chosen", ui.trainingNoteLabel.text)
+            self.assertTrue(self.drawnIn("Training"))
+            network = start("closed")
+            slicer.mrmlScene.Clear()
+            self.waitForTheEnd()
+            self.assertIn(f"the network is in {network}", ui.trainingNoteLabel.text)
+            self.assertEqual(chosen(), "")
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode"), [])

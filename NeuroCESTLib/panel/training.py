@@ -23,13 +23,17 @@ class BackgroundTrainingPage(Page):
         STEP: Title of the x axis of the curves: what ``points`` counts.
         BUNDLED: Names of the configurations that come with the module.
         PACKAGE: Folder of the module's library, in which its ``batch.py`` lies.
+        STARTED: Attribute of the parameter node with the network that a training writes that was started from its
+            scene: other scenes get neither the network nor the curves.
     """
 
     STEP = ""
     BUNDLED: tuple[str, ...] = ()
     PACKAGE = ""
+    STARTED = "trainingStarted"
 
     _result = ""
+    _finished = False
     _stopping = False
     _curves: dict[str, dict[str, dict[float, float]]] = {}  # noqa: RUF012  by part and name, values by step
 
@@ -133,7 +137,8 @@ class BackgroundTrainingPage(Page):
 
     def start(self):
         """Start the chosen command."""
-        self._result, self._curves, self._stopping = self.result(), {}, False
+        self._result, self._curves, self._stopping, self._finished = self.result(), {}, False, False
+        self.parameters.parameterNode.SetAttribute(self.STARTED, self._result)
         self.ui.trainingLog.clear()
         self.ui.trainingLog.visible = True
         self.ui.trainingProgressBar.value = 0
@@ -143,9 +148,19 @@ class BackgroundTrainingPage(Page):
         self.refresh()
 
     def bound(self):
-        """Show the plot of a training that still runs, after the module has been left."""
+        """Show a training that still runs, or has ended after the module was left and whose network is chosen now."""
+        if not self.isHere() or not (self.command.running or self._finished):
+            return
+        for part in self._curves:
+            self.draw(part)
         if self.command.running:
             self.showPlots()
+        if self._finished:
+            self._choose()
+
+    def isHere(self):
+        """Whether the panel is open, with the scene that the training was started from."""
+        return bool(self.parameters) and self.parameters.parameterNode.GetAttribute(self.STARTED) == self._result
 
     def leave(self):
         """Go back to the layout of before; the training goes on."""
@@ -173,10 +188,13 @@ class BackgroundTrainingPage(Page):
             self.draw(part)
 
     def draw(self, part):
-        """Draw the curves of a part of the training over its steps."""
+        """Draw the curves of a part of the training over its steps, in the scene that it was started from."""
         import numpy as np
 
         from NeuroCESTLib.scene.plots import Curve
+
+        if not self.isHere():
+            return
 
         curves = [
             Curve(name, np.array(list(values), float), np.array(list(values.values())), color)
@@ -186,14 +204,21 @@ class BackgroundTrainingPage(Page):
         self.chart.show(title, curves, (0, max(max(values) for values in self._curves[part].values())))
 
     def onEnd(self, code):
-        """Choose the network of a command that has succeeded; say how it ended."""
+        """Choose the network of a command that has succeeded, if its scene is here; say how it ended."""
         lines = [line for line in self.ui.trainingLog.plainText.split("\n") if line.strip()]
         if code == 0 and os.path.isfile(self._result):
-            self.say(self.finishedText().format(path=self._result))
-            if self.parameters:
-                self.take(self._result)
+            self._finished = True
+            self.say(_("Finished; the network is in {path}.").format(path=self._result))
+            if self.isHere():
+                self._choose()
         elif self._stopping or code is None or code < 0 or code >= 128:
             self.say(_("Stopped; Start continues where it was."))
         else:
             self.say(lines[-1] if lines else _("The command failed with status {code}.").format(code=code))
         self.refresh()
+
+    def _choose(self):
+        """Choose the network of the training that has finished."""
+        self._finished = False
+        self.take(self._result)
+        self.say(self.finishedText().format(path=self._result))

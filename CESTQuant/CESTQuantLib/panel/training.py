@@ -105,6 +105,11 @@ class TrainingPage(BackgroundTrainingPage):
         if self._started != TRAIN:
             self.look.start()
 
+    def bound(self):
+        """Show a training that was left, with its schedule."""
+        super().bound()
+        self.drawSchedule()
+
     def points(self, message):
         """Return network or phase, epoch and losses of a message of the progress, see the base class."""
         found = re.search(r"(.*)epoch (\d+): loss ([-+\d.e]+)(?:, held out ([-+\d.e]+))?", message)
@@ -144,7 +149,7 @@ class TrainingPage(BackgroundTrainingPage):
         from NeuroCESTLib.scene.plots import Curve
 
         name = self.ui.trainingQuantityComboBox.currentData
-        if self._record is None or name not in self._record["schedule"]:
+        if not self.isHere() or self._record is None or name not in self._record["schedule"]:
             return
         curves = []
         for title, values, color in ((_("start"), "start", GRAY), (_("now"), "schedule", BLUE)):

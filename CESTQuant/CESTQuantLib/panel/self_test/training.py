@@ -16,6 +16,8 @@ from .sample import SampleTest
 class TrainingTest(TrainingSteps, SampleTest):
     """Trains a network in a process of its own."""
 
+    CHOSEN = "networkPath"
+
     def writeConfig(self, **changes):
         pool = {"name": "amide", "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5, "k_Hz": 100.0}
         config = {
@@ -31,6 +33,10 @@ class TrainingTest(TrainingSteps, SampleTest):
             **changes,
         }
         return self.writeJson("training.json", config)
+
+    def writeNetwork(self):
+        """Write a file in place of a network, which is read only when it is used."""
+        return self.writeJson("any.pt", {})
 
     def test_networkIsTrainedBesideTheApplicationAndChosen(self):
         ui = self.ui

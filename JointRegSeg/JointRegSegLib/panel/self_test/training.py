@@ -13,6 +13,8 @@ from .sample import SampleTest
 class TrainingTest(TrainingSteps, SampleTest):
     """Trains a network in a process of its own."""
 
+    CHOSEN = "weightsPath"
+
     def writeConfig(self, **training):
         """Write the configuration of a tiny network that learns from synthetic patients on coarse voxels."""
         config = {
@@ -44,6 +46,10 @@ class TrainingTest(TrainingSteps, SampleTest):
             },
         }
         return self.writeJson("training.json", config)
+
+    def writeNetwork(self):
+        """Write an untrained network."""
+        return self.saveSmallNetwork()
 
     def test_networkIsTrainedBesideTheApplicationAndChosen(self):
         ui, training = self.ui, self.widget.training
