@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.edited_value import EditedValue
+from NeuroCESTLib.panel.file_version import file_version
 from NeuroCESTLib.panel.page import Page
 from NeuroCESTLib.panel.tables import fitHeight
 
@@ -125,7 +126,8 @@ class PoolsPage(Page):
         self.ui.poolsSection.visible = bool(kind)
         for name in ("modelPresetComboBox", "modelPresetComboBoxLabel"):
             getattr(self.ui, name).visible = kind == "model"
-        key = kind, parameters.model, parameters.modelPath, parameters.lorentzian, parameters.lorentzianPreset
+        given = parameters.model, file_version(parameters.modelPath)
+        key = kind, *given, parameters.lorentzian, parameters.lorentzianPreset
         if kind and key != self._shown:
             self._shown = key
             self._follow(kind)
@@ -175,6 +177,11 @@ class PoolsPage(Page):
             changed: Function of table and model that returns another model; it may raise ValueError.
         """
         if self.model is None or not self.parameters:
+            return
+        before = self.model
+        self.show()
+        if self.model != before:
+            self.say(_("The file has changed and is shown as it is now: make your change again."))
             return
         try:
             model = changed(self.table(), self.model)

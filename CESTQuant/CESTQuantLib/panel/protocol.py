@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.edited_value import EditedValue
+from NeuroCESTLib.panel.file_version import file_version
 from NeuroCESTLib.panel.page import Page
 
 ROW_HEIGHT = 22
@@ -64,8 +65,8 @@ class ProtocolPage(Page):
             return  # giving up the edited protocol has shown the other one
         if self.ui.protocolSection.collapsed:
             return
-        signal = self.parameters.signal
-        key = *self.source(), self.parameters.protocol, signal and signal.GetMTime()
+        path, signal = self.source()
+        key = file_version(path), signal, self.parameters.protocol, signal and signal.GetMTime()
         if key == self._shown:
             return
         self._shown = key
@@ -151,7 +152,7 @@ class ProtocolPage(Page):
             return None
         if not path.lower().endswith(".json"):
             return {}
-        key = path, os.path.getmtime(path)
+        key = file_version(path)
         if self._file != key:
             self._file, self._file_content = key, None  # read once, even where it is damaged
             self._file_content = read_json(path)
@@ -183,6 +184,11 @@ class ProtocolPage(Page):
             changed: Function of the protocol that returns another one; it may raise ValueError.
         """
         if not self.parameters:
+            return
+        before = self._protocol
+        self.show()
+        if self._protocol != before:
+            self.say(_("The file has changed and is shown as it is now: make your change again."))
             return
         try:
             protocol = changed(self._protocol)
@@ -217,6 +223,7 @@ class ProtocolPage(Page):
     def onAttach(self, checked=False):
         """Keep the protocol with the acquisition, which then carries it wherever it is saved."""
         with slicer.util.tryWithErrorDisplay(_("The protocol could not be kept with the acquisition.")):
+            self.show()  # the file may have changed
             problem = self._problem(self._protocol)
             if problem:
                 raise ValueError(problem)

@@ -6,6 +6,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from NeuroCESTLib.panel.file_version import file_version
 from NeuroCESTLib.panel.page import Page
 
 
@@ -137,7 +138,7 @@ class SpectrumPage(Page):
         protocol, model = self.panel.protocol.given(), methods.options().get("model")
         key = [node and (node.GetID(), node.GetMTime(), _place(node)) for node in (parameters.signal, *chosen.values())]
         treated = {**self.panel.runs.ofNormalization(), **self.panel.preparation.ofSpectra()}
-        key += [protocol, model, treated]
+        key += [file_version(protocol), file_version(model), treated]
         if self._spectra is None or self._spectra[0] != key:
             self._spectra = key, self.logic.spectra(parameters.signal, protocol, model=model, **chosen, **treated)
         return self._spectra[1]

@@ -1,9 +1,8 @@
 """What other networks than that of the tumour find in the fixed study."""
 
-import os
-
 from slicer.i18n import tr as _
 
+from NeuroCESTLib.panel.file_version import file_version
 from NeuroCESTLib.panel.page import Page
 
 from .choices import IMAGES
@@ -12,7 +11,7 @@ from .choices import IMAGES
 class PredictionPage(Page):
     """Says what the chosen weights can do, and does it to the images of the fixed study."""
 
-    _seen: tuple[str, float] | None = None
+    _seen = None
     _offers: tuple[str, ...] = ()
     _modalities: tuple[str, ...] = ()
     _problem = ""
@@ -109,7 +108,7 @@ class PredictionPage(Page):
 
         given = self.weights()
         path = str(weights_file(given)) if given in SHIPPED else given
-        seen = (path, os.path.getmtime(path) if os.path.isfile(path) else 0.0)
+        seen = file_version(path)
         if seen == self._seen:
             return
         self._seen, self._offers, self._modalities, self._problem = seen, (), (), ""

@@ -129,6 +129,28 @@ class PoolsTest(SampleTest):
         self.ui.modelPathLineEdit.currentPath = path
         self.assertIn("not a model", self.ui.poolsNoteLabel.text)
 
+    def test_modelFileThatChangesOnDiskIsShownAsItIsNow(self):
+        from CESTQuantLib.formats.presets import model_values
+
+        def write(rate_Hz):
+            model = json.loads(json.dumps(model_values("digital phantom 3T")))
+            model["solutes"][0]["k_Hz"] = rate_Hz
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(model, file)
+            return model["solutes"][0]["name"]
+
+        path = os.path.join(self.directory, "model.json")
+        name = write(50.0)
+        self.chooseInputs("r1rho")
+        self.ui.modelPathLineEdit.currentPath = path
+        self.assertEqual(self.cell(name, "Rate (Hz)").text(), "50")
+        write(77.0)
+        self.ui.addPoolButton.click()  # the table still shows the earlier file
+        self.assertIn("make your change again", self.ui.poolsNoteLabel.text)
+        self.assertEqual(self.cell(name, "Rate (Hz)").text(), "77")
+        self.ui.addPoolButton.click()
+        self.assertEqual(json.loads(self.widget.parameters.model)["solutes"][0]["k_Hz"], 77.0)
+
     def test_lorentzianPoolsAreEditedInTheSameTable(self):
         self.chooseInputs("lorentzian")
         self.assertTrue(self.ui.modelPresetComboBox.isHidden())

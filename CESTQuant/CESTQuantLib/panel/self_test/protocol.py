@@ -59,6 +59,28 @@ class ProtocolTest(SampleTest):
         self.ui.protocolPathLineEdit.currentPath = os.path.join(self.directory, "absent.json")
         self.assertTrue(self.ui.measurementsTable.isHidden())
 
+    def test_fileThatChangesOnDiskIsShownAndKeptAsItIsNow(self):
+        def write(b1_uT):
+            protocol = {"field_strength_T": 3.0, "offsets_ppm": self.offsets.tolist(), "b1_uT": b1_uT}
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump({**protocol, "saturation_time_s": 2.0}, file)
+
+        path = os.path.join(self.directory, "protocol.json")
+        write(1.0)
+        self.chooseInputs()
+        self.ui.protocolPathLineEdit.currentPath = path
+        self.assertEqual(self.measurement(0, "B1 (µT)").text(), "1")
+        self.assertEqual(self.widget.spectrum.spectra().at((0, 0, 0)).power_uT[0], 1.0)
+        write(1.75)
+        self.assertEqual(self.widget.spectrum.spectra().at((0, 0, 0)).power_uT[0], 1.75)
+        self.measurement(1, "Offset (ppm)").setText("-6")  # the table still shows the earlier file
+        self.assertIn("make your change again", self.ui.protocolNoteLabel.text)
+        self.assertEqual(self.measurement(0, "B1 (µT)").text(), "1.75")
+        self.assertEqual(self.measurement(1, "Offset (ppm)").text(), "-5")
+        write(1.125)
+        self.ui.attachProtocolButton.click()
+        self.assertEqual(self.widget.logic.protocolOf(self.signal)["b1_uT"], 1.125)
+
     def test_typedProtocolIsUsedAndKeptWithTheAcquisition(self):
         self.chooseInputs("mtrasym")
         self.typeOffsets("-5:0.5:5")
