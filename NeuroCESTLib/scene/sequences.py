@@ -191,19 +191,25 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
         index values of shape (measurement,); see ``index_values``.
 
     Raises:
-        ValueError: The sequence is empty, or holds something other than scalar volumes on one grid.
+        ValueError: The sequence is empty, its images are not loaded, or it holds something other than scalar volumes on
+            one grid.
     """
     count = node.GetNumberOfDataNodes()
     if count == 0:
         raise ValueError(f"the sequence {called(node)} is empty")
-    first = node.GetNthDataNode(0)
+    items = [node.GetNthDataNode(i) for i in range(count)]
+    if None in items:
+        raise ValueError(
+            f"measurement {items.index(None) + 1} of the sequence {called(node)} has no image: "
+            "load the file of the sequence first"
+        )
+    first = items[0]
     if not first.IsA("vtkMRMLScalarVolumeNode"):
         raise ValueError(f"the sequence {called(node)} holds no scalar volumes")
     geometry = Geometry.of(first, world=False)
     dtype = np.result_type(volume_array(first).dtype, np.float32)
     array = np.empty((count, *geometry.shape), dtype)
-    for i in range(count):
-        item = node.GetNthDataNode(i)
+    for i, item in enumerate(items):
         if difference := geometry.difference(Geometry.of(item, world=False)):
             raise ValueError(f"measurement {i + 1} of the sequence {called(node)} has another geometry: {difference}")
         array[i] = volume_array(item)

@@ -193,6 +193,15 @@ def test_3d_files_on_different_grids_are_refused(slicer: ModuleType, tmp_path: P
     assert storable_nodes(slicer) == []
 
 
+def test_a_sequence_whose_file_did_not_come_with_the_scene_has_no_images(slicer: ModuleType, tmp_path: Path) -> None:
+    array_to_sequence(np.ones((2, *SHAPE)), GRIDS["axial"], "z", [1, 2])
+    slicer.util.saveScene(str(tmp_path / "scene.mrml"))  # the description alone, without the files of the nodes
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrml"))
+    with pytest.raises(ValueError, match="measurement 1 of the sequence 'z' has no image: load the file"):
+        sequence_to_array(slicer.util.getNode("z"))
+
+
 def test_a_transformed_sequence_proxy_moves_the_spectra(slicer: ModuleType) -> None:
     node = array_to_sequence(np.ones((2, *SHAPE)), GRIDS["axial"], "z", [1, 2])
     browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
