@@ -218,7 +218,9 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
 
 
 def browse(node: Any, number: int) -> Any:
-    """Show one of the volumes of a sequence in its sequence browser, which is made where there is none.
+    """Show one of the volumes of a sequence in its own sequence browser, which is made where there is none.
+
+    A browser that only plays the sequence along with another one chooses the volumes by the index of that one.
 
     Args:
         node: Sequence node.
@@ -230,7 +232,7 @@ def browse(node: Any, number: int) -> Any:
     import slicer
 
     browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
-    browser = next((found for found in browsers if found.IsSynchronizedSequenceNode(node, True)), None)
+    browser = next((found for found in browsers if found.GetMasterSequenceNode() is node), None)
     if browser is None:
         browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{node.GetName()} browser")
         browser.SetAndObserveMasterSequenceNodeID(node.GetID())

@@ -18,6 +18,7 @@ from NeuroCESTLib.scene.image_files import node_name
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on, read_segmentation
 from NeuroCESTLib.scene.sequences import (
     array_to_sequence,
+    browse,
     index_values,
     read_sequence,
     sequence_to_array,
@@ -200,6 +201,17 @@ def test_a_sequence_whose_file_did_not_come_with_the_scene_has_no_images(slicer:
     slicer.util.loadScene(str(tmp_path / "scene.mrml"))
     with pytest.raises(ValueError, match="measurement 1 of the sequence 'z' has no image: load the file"):
         sequence_to_array(slicer.util.getNode("z"))
+
+
+def test_any_volume_of_a_sequence_that_is_played_along_with_a_shorter_one_can_be_shown(slicer: ModuleType) -> None:
+    values = np.arange(5.0)[:, None, None, None] * np.ones((1, *SHAPE))
+    node = array_to_sequence(values, GRIDS["axial"], "cest", [1, 2, 3, 4, 5])
+    shorter = array_to_sequence(values[:2], GRIDS["axial"], "wasabi", [1, 2])
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(shorter.GetID())
+    browser.AddSynchronizedSequenceNodeID(node.GetID())
+    for number in (3, 1):
+        assert volume_array(browse(node, number)).max() == number
 
 
 def test_a_transformed_sequence_proxy_moves_the_spectra(slicer: ModuleType) -> None:
