@@ -79,8 +79,9 @@ class ComparePage(Page):
         qt.QTimer.singleShot(0, self._showChanges)
 
     def leave(self):
-        """Stop the flicker and go back to the earlier layout."""
-        self._end()
+        """Stop the flicker and go back to the earlier layout; what is ended so begins again on return."""
+        if self._end():
+            self._pair = None
 
     def pair(self):
         """Return the fixed and the warped volume node; None for what is not chosen."""
@@ -184,16 +185,21 @@ class ComparePage(Page):
         comparison.set_opacity(1.0 if self._warped_shown else 0.0)
 
     def _end(self):
-        """End what the earlier way of comparing has started."""
+        """End what the earlier way of comparing has started; return whether there was something to end."""
         from ..scene import comparison
 
-        self.timer.stop()
+        flickers = self.timer.isActive()
+        ended = flickers or self._layout is not None or self._grid is not None
+        if flickers:
+            self.timer.stop()
+            comparison.set_opacity(self.ui.fadeSlider.value / 100)
         if self._layout is not None:
             self._layout.leave()
             self._layout = None
         if self._grid is not None and self._grid.GetScene() is not None:
             comparison.show_grid(self._grid, False)
         self._grid = None
+        return ended
 
     def _showRows(self):
         """Show the settings that the chosen way has."""

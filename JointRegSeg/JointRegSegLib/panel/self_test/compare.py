@@ -93,6 +93,32 @@ class CompareTest(SampleTest):
         self.ui.comparedWarpedSelector.setCurrentNode(self.studies["fixed"]["flair"])
         self.addCleanup(setattr, self.ui.compareModeComboBox, "currentIndex", 0)
 
+    def test_comparisonEndsWhenTheModuleIsLeftAndBeginsAgainOnReturn(self):
+        self.compareFixedImages()
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        before = layout.GetViewArrangement()
+        self.ui.fadeSlider.value = 70
+        self.chooseMode("flicker")
+        while self.view("Red").GetForegroundOpacity() > 0:
+            self.widget.compare.flicker()  # as the timer does
+        self.widget.exit()
+        self.assertAlmostEqual(self.view("Red").GetForegroundOpacity(), 0.7)
+        self.widget.enter()
+        self.assertTrue(self.widget.compare.timer.isActive())
+        self.chooseMode("side")
+        beside = layout.GetViewArrangement()
+        self.assertNotEqual(beside, before)
+        self.widget.exit()
+        self.assertEqual(layout.GetViewArrangement(), before)
+        self.widget.enter()
+        self.assertEqual(layout.GetViewArrangement(), beside)
+        self.chooseMode("fade")
+        self.widget.exit()
+        shown = self.studies["moving"]["t1"]  # by the user, in another module
+        self.view("Red").SetBackgroundVolumeID(shown.GetID())
+        self.widget.enter()
+        self.assertEqual(self.view("Red").GetBackgroundVolumeID(), shown.GetID())
+
     def test_copyOfAComparisonStays(self):
         self.compareFixedImages()
         self.chooseMode("difference")
