@@ -176,6 +176,8 @@ class CESTQuantParameterNode:
     spatialPrior: bool = False
     dictionaryEntries: Annotated[int, WithinRange(0, 100000000)] = 0  # 0 for that of the configuration
     threads: Annotated[int, WithinRange(0, 1024)] = 0  # 0 for all
+    trainingKind: Annotated[str, Choice(["train", "optimize-schedule"])] = "train"
+    trainingPreset: str  # bundled configuration; empty for that of the file
 
 
 class CESTQuantWidget(PanelWidget):

@@ -137,6 +137,7 @@ class JointRegSegParameterNode:
     trainingConfigPath: str
     trainingManifestPath: str
     trainingOutputPath: str
+    trainingPreset: str  # bundled configuration; empty for that of the file
 
 
 class JointRegSegWidget(PanelWidget):

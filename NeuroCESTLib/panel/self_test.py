@@ -219,6 +219,24 @@ class TrainingSteps(PanelTest):
         self.assertTrue(ui.stopTrainingButton.enabled)
         self.assertFalse(ui.trainingProgressBar.isHidden())
 
+    def test_configurationIsSavedWithTheScene(self):
+        import os
+
+        choices, training = self.ui.trainingPresetComboBox, self.widget.training
+        file = self.writeConfig()
+        self.ui.trainingConfigPathLineEdit.currentPath = file
+        saved = {}
+        for name in (training.BUNDLED[0], ""):
+            choices.currentIndex = choices.findData(name)
+            saved[name or file] = os.path.join(self.directory, f"{name or 'file'}.mrb")
+            self.assertTrue(slicer.util.saveScene(saved[name or file]))
+        for config, path in saved.items():
+            slicer.mrmlScene.Clear()
+            self.assertEqual(training.config(), "")
+            slicer.util.loadScene(path)
+            self.assertEqual(training.config(), config)
+            self.assertEqual(choices.currentData, training.parameters.trainingPreset)
+
     def test_networkIsChosenAndDrawnOnlyInTheSceneThatItsTrainingWasStartedFrom(self):
         import os
         import unittest.mock

@@ -34,7 +34,7 @@ class TitledChoices(Page):
     def on_chosen(self, parameter: str, index: int) -> None:
         """Take over the value that the user has chosen."""
         value = self.box(parameter).itemData(index)
-        if self.parameters and value and getattr(self.parameters, parameter) != value:
+        if self.parameters and value is not None and getattr(self.parameters, parameter) != value:
             setattr(self.parameters, parameter, value)
 
     def show(self) -> None:

@@ -4,7 +4,7 @@ import os
 
 from slicer.i18n import tr as _
 
-from NeuroCESTLib.panel.page import Page
+from NeuroCESTLib.panel.titled_choices import TitledChoices
 
 MOST_LINES = 500
 """Lines of the log that are kept."""
@@ -12,7 +12,7 @@ COLORS = ((0.0, 0.45, 0.7), (0.84, 0.37, 0.0))
 """Colours of the curves, in their order."""
 
 
-class BackgroundTrainingPage(Page):
+class BackgroundTrainingPage(TitledChoices):
     """Starts a command as a process, and shows its log and the curves of its training while it runs.
 
     The process goes on when the module is left. A stopped one continues where it was when it is started again. A module
@@ -76,19 +76,20 @@ class BackgroundTrainingPage(Page):
         """Return the sentence after a success, with a place for the path of the network."""
         return _("Finished; the network {path} is chosen.")
 
+    def titles(self):
+        """Return the titles of the configurations; that of the empty name stands for a file."""
+        return {"trainingPreset": {"": _("From a file"), **{name: name for name in self.BUNDLED}}}
+
     def setup(self):
         """Fill and connect the widgets."""
         from NeuroCESTLib.panel.background_command import BackgroundCommand
         from NeuroCESTLib.scene.plots import SpectrumChart
 
+        super().setup()
         ui = self.ui
-        ui.trainingPresetComboBox.addItem(_("From a file"), "")
-        for name in self.BUNDLED:
-            ui.trainingPresetComboBox.addItem(name, name)
         self.command = BackgroundCommand(self.onLine, self.onEnd)
         self.chart = SpectrumChart("Training", self.STEP, _("loss"), reversed_x=False)
         self.layout = self.makeLayout()
-        ui.trainingPresetComboBox.connect("currentIndexChanged(int)", self.refresh)
         ui.startTrainingButton.connect("clicked(bool)", lambda checked: self.start())
         ui.stopTrainingButton.connect("clicked(bool)", lambda checked: self.stop())
         ui.trainingLog.setMaximumBlockCount(MOST_LINES)
@@ -97,7 +98,8 @@ class BackgroundTrainingPage(Page):
         self.refresh()
 
     def show(self):
-        """Show what can be started."""
+        """Show what is chosen and what can be started."""
+        super().show()
         self.refresh()
 
     def say(self, text):
@@ -107,9 +109,7 @@ class BackgroundTrainingPage(Page):
 
     def config(self):
         """Return the configuration: a file, or the name of a bundled one."""
-        return self.ui.trainingPresetComboBox.currentData or (
-            self.parameters.trainingConfigPath if self.parameters else ""
-        )
+        return self.parameters.trainingPreset or self.parameters.trainingConfigPath if self.parameters else ""
 
     def output(self):
         """Return the folder for the results; empty without a chosen one."""

@@ -9,10 +9,10 @@ from slicer.i18n import tr as _
 from NeuroCESTLib.panel.training import BackgroundTrainingPage
 
 TRAIN = "train"
-KINDS = (
-    (TRAIN, _("Network for a fixed protocol")),
-    ("optimize-schedule", _("Schedule and network as one")),
-)
+KINDS = {
+    TRAIN: _("Network for a fixed protocol"),
+    "optimize-schedule": _("Schedule and network as one"),
+}
 """Commands with their texts."""
 LOOK_MS = 1000
 """Time in ms between two looks at the schedule of a running optimisation."""
@@ -38,6 +38,10 @@ class TrainingPage(BackgroundTrainingPage):
     _output = ""
     _record = None
 
+    def titles(self):
+        """Return the titles of the commands and of the configurations."""
+        return {"trainingKind": KINDS, **super().titles()}
+
     def setup(self):
         """Fill and connect the widgets."""
         import qt
@@ -45,15 +49,12 @@ class TrainingPage(BackgroundTrainingPage):
         from NeuroCESTLib.scene.plots import SpectrumChart
 
         ui = self.ui
-        for name, text in KINDS:
-            ui.trainingKindComboBox.addItem(text, name)
         self.scheduleChart = SpectrumChart("Schedule", _("measurement"), "", reversed_x=False)
         self.look = qt.QTimer()
         self.look.setInterval(LOOK_MS)
         self.look.connect("timeout()", self.showSchedule)
         super().setup()
         ui.trainingQuantityComboBox.connect("currentIndexChanged(int)", lambda index: self.drawSchedule())
-        ui.trainingKindComboBox.connect("currentIndexChanged(int)", self.refresh)
 
     def makeLayout(self):
         """Return the layout with the loss above the schedule."""
@@ -67,7 +68,7 @@ class TrainingPage(BackgroundTrainingPage):
 
     def kind(self):
         """Return the name of the chosen command."""
-        return self.ui.trainingKindComboBox.currentData
+        return self.parameters.trainingKind
 
     def result(self):
         """Return the network file that the command writes; empty without a chosen place."""

@@ -51,9 +51,15 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("CESTQuant")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | {"method", "protocol", "model", "lorentzian", *panel.PATHS, *panel.choices.titles()} == set(
-        CESTQuant.CESTQuantParameterNode.allParameters
-    )
+    assert bound | {
+        "method",
+        "protocol",
+        "model",
+        "lorentzian",
+        *panel.PATHS,
+        *panel.choices.titles(),
+        *panel.training.titles(),
+    } == set(CESTQuant.CESTQuantParameterNode.allParameters)
 
 
 def test_picture_of_the_panel_is_drawn(tmp_path):

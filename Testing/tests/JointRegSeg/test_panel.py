@@ -46,9 +46,14 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("JointRegSeg")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | {"similarity", "network", "predictModel", *panel.PATHS, *panel.device.titles()} == set(
-        JointRegSeg.JointRegSegParameterNode.allParameters
-    )
+    assert bound | {
+        "similarity",
+        "network",
+        "predictModel",
+        *panel.PATHS,
+        *panel.device.titles(),
+        *panel.training.titles(),
+    } == set(JointRegSeg.JointRegSegParameterNode.allParameters)
 
 
 def test_panel_offers_what_the_refinement_knows():
