@@ -164,10 +164,10 @@ class _Run:
         self.started = self.clock() - self.state.seconds
         saved = self.clock()
         logged = self.log.rows[-1]["step"] if self.log.rows else 0
-        if self.state.step > logged and self.at_epoch_end:  # interrupted just before its validation
-            self._end_epoch()
-            self._save()
         self._check_end()
+        if self.state.step > logged:  # interrupted since the last validation
+            self._validate_if_due()
+            self._save()
         while not self.stopped:
             try:
                 self._train_step(batches, passes)

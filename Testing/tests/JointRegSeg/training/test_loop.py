@@ -74,9 +74,10 @@ def test_log_checkpoints_and_pictures_are_written(tmp_path: Path) -> None:
     assert float(rows[1]["val_loss"]) == pytest.approx(result.rows[1]["val_loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("steps", [7, 9])  # within an epoch, and at its end
+@pytest.mark.parametrize("steps", [7, 9, 10])  # within an epoch, at its end, and at the end of the training
 def test_an_interrupted_training_resumes_on_the_same_trajectory(tmp_path: Path, steps: int) -> None:
-    config = toy_config({"ema_decay": 0.8, "warmup_steps": 5, "learning_rate_patience": 1, "gradient_clip": 1.0})
+    settings = {"ema_decay": 0.8, "warmup_steps": 5, "learning_rate_patience": 1, "gradient_clip": 1.0}
+    config = toy_config({"steps": 10, **settings})
     whole = toy_training(config, tmp_path / "whole")
     with pytest.raises(KilledError):
         toy_training(config, tmp_path / "parts", progress=kill_after(steps))
@@ -85,6 +86,20 @@ def test_an_interrupted_training_resumes_on_the_same_trajectory(tmp_path: Path, 
     assert numbers(resumed) == numbers(whole)
     assert same(resumed.network, whole.network)
     assert (resumed.best_step, resumed.stopped) == (whole.best_step, whole.stopped)
+
+
+@pytest.mark.parametrize(("interrupted", "validated"), [(2, [2]), (5, [3, 5])])
+def test_a_training_that_is_resumed_to_end_at_once_validates_the_weights_that_it_has(
+    tmp_path: Path, interrupted: int, validated: list[int]
+) -> None:
+    with pytest.raises(KilledError):
+        toy_training(toy_config(), tmp_path, progress=kill_after(interrupted))
+    ended = toy_training(toy_config({"steps": 1}), tmp_path, resume=True)
+    assert [row["step"] for row in ended.rows] == validated
+    assert [int(row["step"]) for row in csv.DictReader((tmp_path / "log.csv").open(encoding="utf-8"))] == validated
+    assert ended.best_score == min(row["val_loss"] for row in ended.rows)
+    again = toy_training(toy_config({"steps": 1}), tmp_path, resume=True)
+    assert numbers(again) == numbers(ended)
 
 
 def test_a_longer_training_continues_a_finished_one(tmp_path: Path) -> None:
