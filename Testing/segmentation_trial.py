@@ -8,7 +8,8 @@ least a tenth is segmented as enhancing tumour.
 
 ``nothing`` segments synthetic heads without a tumour, in which everything that is found is false.
 
-The table is written after each patient, and a run that finds it goes on with the next one.
+The table is written after each patient, and a run that finds it goes on with the next one. It may hold the rows of
+several runs: the report is on the patients, weights and modalities that are asked for.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from JointRegSegLib.synthesis.patient import SHAPE_MM, synthetic_patient
 from JointRegSegLib.synthesis.random_fields import Draw
 from JointRegSegLib.synthesis.templates import WM, load_templates
 from JointRegSegLib.synthesis.tumor import Tumor, TumorNoise, tumor_fields
-from NeuroCESTLib.core.whole_files import write_csv
+from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.whole_files import write_rows
 
 SPACING_MM = 2.0
 WEIGHTS = Path(__file__).parents[1] / "JointRegSeg/JointRegSegLib/weights/neurocest.pt"
@@ -48,11 +50,6 @@ SETTINGS = InferenceSettings(keep_probabilities=True, coregister=False)
 _LESIONS = 3
 _APART_MM = 30.0
 _FOUND_SHARE = 0.1
-_COLUMNS = {
-    "volumes": ("patient", "visit", "region", "true_ml", "found_ml", "uncertain_ml", "low_ml", "high_ml"),
-    "lesions": ("patient", "kind", "true_ml", "found_share", "elsewhere_ml"),
-    "nothing": ("patient", "visit", "tumor_ml", "cavity_ml"),
-}
 
 
 def segmented(
@@ -185,9 +182,16 @@ def report_nothing(rows: list[dict[str, Any]]) -> None:
         print(f"{what}: {int((ml >= 3).sum())} of {len(ml)} visits with 3 ml or more; all above 0: {listed or 'none'}")
 
 
+_TRIALS = {
+    "volumes": (volumes_of, report_volumes),
+    "lesions": (lesions_of, report_lesions),
+    "nothing": (nothing_of, report_nothing),
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=tuple(_COLUMNS))
+    parser.add_argument("what", choices=tuple(_TRIALS))
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="weights file (default: those of the package)")
     parser.add_argument("--patients", type=int, default=20, help="number of patients")
     parser.add_argument("--seed", type=int, default=3000, help="seed of the first one")
@@ -199,16 +203,18 @@ def main() -> int:
     if output.exists():
         with output.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    done = {int(row["patient"]) for row in rows}
-    templates = [template.at(SPACING_MM) for template in load_templates(None)]
-    compute = {"volumes": volumes_of, "lesions": lesions_of, "nothing": nothing_of}[arguments.what]
-    columns = _COLUMNS[arguments.what]
-    for seed in range(arguments.seed, arguments.seed + arguments.patients):
-        if seed not in done:
-            rows += compute(seed, templates, arguments.modalities, arguments.weights)
-            write_csv(columns, ([row[column] for column in columns] for row in rows), output)
-            print(f"patient {seed}", file=sys.stderr, flush=True)
-    {"volumes": report_volumes, "lesions": report_lesions, "nothing": report_nothing}[arguments.what](rows)
+    shown = [name for name in MODALITIES if name in arguments.modalities]
+    settings = {"weights": sha256(arguments.weights), "modalities": " ".join(shown)}
+    patients = range(arguments.seed, arguments.seed + arguments.patients)
+    compute, report = _TRIALS[arguments.what]
+    done = {int(row["patient"]) for row in rows if settings.items() <= row.items()}
+    missing = [seed for seed in patients if seed not in done]
+    templates = [template.at(SPACING_MM) for template in load_templates(None)] if missing else []
+    for seed in missing:
+        rows += [row | settings for row in compute(seed, templates, shown, arguments.weights)]
+        write_rows(rows, output)
+        print(f"patient {seed}", file=sys.stderr, flush=True)
+    report([row for row in rows if settings.items() <= row.items() and int(row["patient"]) in patients])
     return 0
 
 

@@ -6,7 +6,8 @@ convention. With ``--scans``, real patients are judged in the same way; their se
 smooth deformation, with another contrast, bias field and noise.
 
 The limits of the verdicts may be chosen on every other patient alone, and are judged on the rest; the report has both
-halves. The table is written after each patient, and a run that finds it goes on with the next one.
+halves. The table is written after each patient, and a run that finds it goes on with the next one. It may hold the
+pairs of several runs: the report is on the patients that are asked for.
 """
 
 from __future__ import annotations
@@ -249,6 +250,7 @@ def main() -> int:
                 f"{patient.name}, {kind} {variant}: {found['verdict']} {found['reasons']}", file=sys.stderr, flush=True
             )
         write_csv(_COLUMNS, ([row.get(column) for column in _COLUMNS] for row in rows), arguments.output)
+    rows = [row for row in rows if row["patient"] in names]
     for half, note in (("chosen", "limits may be chosen on them"), ("judged", "the limits are judged on them")):
         report([row for row in rows if row["half"] == half], f"{title}, one half: {note}")
     return 0 if report(rows, f"{title}, all") else 1

@@ -1,4 +1,4 @@
-"""The commands under ``Testing`` start from anywhere."""
+"""The commands under ``Testing`` start from anywhere, and report on what they are asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import segmentation_trial
+import verdict_trial
 from paths import ROOT
+
+from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.whole_files import write_rows
 
 FILES = [*sorted((ROOT / "Testing").glob("*.py")), *sorted((ROOT / "Testing" / "gpu").glob("*.py"))]
 COMMANDS = [path for path in FILES if "argparse" in path.read_text(encoding="utf-8")]
@@ -19,3 +24,41 @@ def test_a_command_says_what_it_does(command: Path, tmp_path: Path) -> None:
     result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: ")
+
+
+def test_a_segmentation_trial_reports_on_the_patients_weights_and_modalities_that_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    weights, table = tmp_path / "weights.pt", tmp_path / "table.csv"
+    weights.write_bytes(b"weights")
+    known = sha256(weights)
+    found = [
+        (1, known, "t1ce flair", 4),
+        (1, "others", "t1ce flair", 8),
+        (1, known, "flair", 15),
+        (2, known, "flair", 16),
+    ]
+    columns = ("patient", "weights", "modalities", "tumor_ml")
+    write_rows([dict(zip(columns, row, strict=True)) | {"visit": 0, "cavity_ml": 0} for row in found], table)
+    arguments = ["nothing", "--weights", str(weights), "--output", str(table), "--seed", "1", "--patients", "1"]
+    for modalities, tumor_ml in ((["flair", "t1ce"], 4), (["flair"], 15)):
+        monkeypatch.setattr("sys.argv", ["segmentation_trial.py", *arguments, "--modalities", *modalities])
+        assert segmentation_trial.main() == 0
+        assert capsys.readouterr().out.splitlines()[0] == (
+            f"tumor: 1 of 1 visits with 3 ml or more; all above 0: {tumor_ml}.0"
+        )
+
+
+def test_a_trial_of_verdicts_on_scans_leaves_out_the_synthetic_pairs_of_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    table = tmp_path / "table.csv"
+    (tmp_path / "scans" / "a").mkdir(parents=True)
+    pairs = [("synthetic 500", "check"), ("a", "good")]
+    row = {"half": "chosen", "kind": "label convention"}
+    write_rows([row | {"patient": patient, "verdict": verdict} for patient, verdict in pairs], table)
+    before = table.read_bytes()
+    monkeypatch.setattr("sys.argv", ["verdict_trial.py", "--scans", str(tmp_path / "scans"), "--output", str(table)])
+    assert verdict_trial.main() == 1
+    assert "flagged 0 of 1 wrong pairs" in capsys.readouterr().out.splitlines()[-1]
+    assert table.read_bytes() == before
