@@ -5,8 +5,9 @@ It is used for the cross-validation of the weights that come with the module::
     python Testing/segmentation_scores.py --manifest held_out.csv --weights fold0/weights.pt --output scores0
 
 The output folder holds ``scores.csv`` (a row per patient and set of modalities, with the mean entropy of the tumour and
-the spread of its volume over the variants, on which the verdict rests), ``calibration.csv`` (voxels of the
-brain by predicted probability of tumour) and ``reliability.png``. Several folders are combined with ``--combine``::
+the spread of its volume over the variants, on which the verdict rests; both are empty where no tumour is found),
+``calibration.csv`` (voxels of the brain by predicted probability of tumour) and ``reliability.png``. Several folders
+are combined with ``--combine``::
 
     python Testing/segmentation_scores.py --combine scores0 scores1 scores2 scores3 --output scores
 """
@@ -40,6 +41,7 @@ from JointRegSegLib.inference.uncertainty import Segmentation, entropy
 from JointRegSegLib.metrics.overlap import dice, region_scores
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 from JointRegSegLib.quality.compartment_signs import compartment_qualities
+from NeuroCESTLib.core.whole_files import write_rows
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -182,7 +184,7 @@ def read_scores(folders: Sequence[str]) -> tuple[list[dict], np.ndarray]:
     for folder in folders:
         with open(Path(folder) / "scores.csv", newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                rows.append({k: v if k in ("patient", "modalities") else float(v) for k, v in row.items()})
+                rows.append({k: v if k in ("patient", "modalities") else float(v or "nan") for k, v in row.items()})
         with open(Path(folder) / "calibration.csv", newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 place = list(SETS).index(row["modalities"]), list(REGIONS).index(row["region"])
@@ -193,10 +195,7 @@ def read_scores(folders: Sequence[str]) -> tuple[list[dict], np.ndarray]:
 def write_scores(rows: list[dict], bins: np.ndarray, folder: Path) -> None:
     """Write the tables and the picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(rows, folder / "scores.csv")
     with open(folder / "calibration.csv", "w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(("modalities", "region", "bin", *_SUMS))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import segmentation_scores
 import segmentation_trial
 import verdict_trial
 from paths import ROOT
 
+from JointRegSegLib.images.labels import REGIONS
 from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.whole_files import write_rows
 
@@ -24,6 +28,20 @@ def test_a_command_says_what_it_does(command: Path, tmp_path: Path) -> None:
     result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: ")
+
+
+def test_scores_of_patients_in_whom_no_tumor_is_found_are_written_and_combined(tmp_path: Path) -> None:
+    scores = dict.fromkeys(("whole_tumor", "whole_tumor_ml"), 0.0)
+    rows = [
+        {"patient": "healthy", "modalities": "all", **scores},
+        {"patient": "ill", "modalities": "all", **scores, "entropy": 0.25, "spread": 0.5},
+    ]
+    bins = np.ones((len(segmentation_scores.SETS), len(REGIONS), 3, segmentation_scores.BINS))
+    segmentation_scores.write_scores(rows, bins, tmp_path)
+    combined, sums = segmentation_scores.read_scores([str(tmp_path)] * 2)
+    nothing = {"entropy": math.nan, "spread": math.nan}
+    assert combined == [pytest.approx(row, nan_ok=True) for row in (rows[0] | nothing, rows[1])] * 2
+    assert np.array_equal(sums, 2 * bins)
 
 
 def test_a_segmentation_trial_reports_on_the_patients_weights_and_modalities_that_it_is_asked_for(
