@@ -111,7 +111,7 @@ def _train(
             report.add_input(role, path)
     require_inputs_kept(folder, lambda place: place.name in RESULTS)
     resume = options.resume and is_sound(folder, processes)  # before the data, for which the checkpoint has settings
-    network = new_network(config)  # before the data, so that missing initial weights are noticed at once
+    network = new_network(config, resume)  # before the data, so that missing initial weights are noticed at once
     with report.timed("data"), report.warned():
         data = open_data(config, options.manifest, folder, progress, options.labels)
         config = data.config  # with the values that were learned from the data

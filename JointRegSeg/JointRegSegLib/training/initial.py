@@ -20,12 +20,16 @@ _CLASS_SCORES = ("segmentation.output.", "segmentation.auxiliary.")
 """Layers with one output for each class."""
 
 
-def new_network(config: TrainingConfig) -> JointNetwork:
+def new_network(config: TrainingConfig, resumed: bool = False) -> JointNetwork:
     """Make the network of a configuration.
 
     Its weights come from the seed, or from the file ``initial_weights``, which may be a weights file or a checkpoint.
     Where the file's network knows fewer classes, the further ones start as copies of the necrotic core, which is what a
     network takes a cavity for at first.
+
+    Args:
+        config: Configuration of the training.
+        resumed: Whether the weights of a checkpoint will take their place; a missing file is then a warning only.
 
     Raises:
         ValueError: The file cannot be read, or belongs to another network or to other modalities; the message names it.
@@ -35,7 +39,14 @@ def new_network(config: TrainingConfig) -> JointNetwork:
         network = JointNetwork(config.network)
     if config.initial_weights is None:
         return network
-    source = str(weights_path(config.initial_weights))
+    path = weights_path(config.initial_weights)
+    if resumed and not path.is_file():
+        warnings.warn(
+            f"the initial weights '{path}' are no longer there; the training continues with those of its checkpoint",
+            stacklevel=2,
+        )
+        return network
+    source = str(path)
     state: dict[str, Any] | None = None
     known: Any = None
     with suppress(ValueError):

@@ -22,9 +22,10 @@ from JointRegSegLib.cohort.sampling import median_frequency_weights
 from JointRegSegLib.cohort.sources import open_pairs
 from JointRegSegLib.images.labels import CLASSES
 from JointRegSegLib.images.normalization import LANDMARK_PERCENTILES
-from JointRegSegLib.network.weights import load_weights
+from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.training.checkpoints import load_checkpoint
 from JointRegSegLib.training.config_files import read_config
+from JointRegSegLib.training.initial import new_network
 
 
 @pytest.fixture
@@ -207,6 +208,19 @@ def test_class_weights_of_the_training_studies_are_computed_once_and_recorded(
     changed_config(tmp_path, path, **weighted, training={"epochs": 3})
     assert main([*command, "--resume"]) == 0
     assert recorded(run)[1] == settings | {"training": settings["training"] | {"epochs": 3}}
+
+
+def test_a_training_continues_without_the_initial_weights_that_its_checkpoint_replaced(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config, run, start = write_config(tmp_path, steps=1, pictures=0), tmp_path / "run", tmp_path / "start.pt"
+    save_weights(start, new_network(read_config(config)), {})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"initial_weights": "start.pt"}))
+    command = ["train", "--manifest", str(cohort), "--config", str(config), "--output", str(run)]
+    assert main(command) == 0
+    start.unlink()
+    assert main([*command, "--resume"]) == 0
+    assert f"warning: the initial weights '{start}' are no longer there; " in capfd.readouterr().err
 
 
 def test_other_splits_than_those_of_the_training_are_not_resumed(
