@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import torch
 
+from JointRegSegLib.inference.network_pass import network_preprocessing
 from JointRegSegLib.network.weights import load_weights, save_weights
 
 
@@ -38,11 +39,20 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 <= options.share <= 1:
         parser.error(f"--share is {options.share} but must lie between 0 and 1")
-    first, *others = (load_weights(path) for path in (options.first, *options.others))
-    for path, other in zip(options.others, others, strict=True):
+    try:
+        first, *others = (load_weights(path) for path in (options.first, *options.others))
+        prepared, *preparations = (network_preprocessing(weights).to_dict() for weights in (first, *others))
+    except ValueError as error:
+        parser.error(str(error))
+    for path, other, preparation in zip(options.others, others, preparations, strict=True):
         same = replace(first.config, **{name: getattr(other.config, name) for name in ("name", "classes", "note")})
         if same != other.config or first.config.classes > other.config.classes:
             parser.error(f"'{options.first}' and '{path}' hold different networks")
+        if differing := [name for name, value in prepared.items() if preparation[name] != value]:
+            parser.error(
+                f"'{options.first}' and '{path}' hold networks for images that are prepared differently "
+                f"({', '.join(differing)}): average networks that were trained with the same preprocessing"
+            )
     before, after = first.network.state_dict(), [other.network.state_dict() for other in others]
     last = others[-1]
     mean = {name: torch.stack([state[name].float() for state in after]).mean(0) for name in before}

@@ -7,14 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import averaged_weights
 import numpy as np
 import pytest
 import segmentation_scores
 import segmentation_trial
 import verdict_trial
+from joint_training_cases import toy_config
 from paths import ROOT
 
 from JointRegSegLib.images.labels import REGIONS
+from JointRegSegLib.network.weights import load_weights, save_weights
+from JointRegSegLib.training.initial import new_network
 from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.whole_files import write_rows
 
@@ -28,6 +32,26 @@ def test_a_command_says_what_it_does(command: Path, tmp_path: Path) -> None:
     result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: ")
+
+
+def test_weights_are_averaged_only_for_images_that_are_prepared_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, (name, spacing_mm) in enumerate({"before": 2.0, "after": 2.0, "finer": 1.0}.items()):
+        network = new_network(toy_config({"seed": seed}))
+        save_weights(f"{name}.pt", network, {"preprocessing": {"spacing_mm": spacing_mm}})
+    monkeypatch.setattr("sys.argv", ["averaged_weights.py", "before.pt", "after.pt", "--output", "mean.pt"])
+    averaged_weights.main()
+    before, after, mean = (load_weights(f"{name}.pt").network.encoder for name in ("before", "after", "mean"))
+    for one, other, both in zip(before.parameters(), after.parameters(), mean.parameters(), strict=True):
+        np.testing.assert_allclose(both.detach(), (one + other).detach() / 2, atol=1e-3)  # of half precision
+    for other, words in (("finer.pt", "prepared differently (spacing_mm)"), ("missing.pt", "no such weights file")):
+        monkeypatch.setattr("sys.argv", ["averaged_weights.py", "before.pt", other, "--output", "wrong.pt"])
+        with pytest.raises(SystemExit):
+            averaged_weights.main()
+        assert words in capsys.readouterr().err
+        assert not Path("wrong.pt").exists()
 
 
 def test_scores_of_patients_in_whom_no_tumor_is_found_are_written_and_combined(tmp_path: Path) -> None:
