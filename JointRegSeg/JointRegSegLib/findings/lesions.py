@@ -4,11 +4,6 @@ Lesions are connected parts of a region, measured on the grid of their own visit
 together where they overlap after the registration. A lesion that vanished or shrank is called resected or partly
 resected where a resection cavity took its place. A total volume hides a new nodule beside a lesion that was resected
 or responds; the table of lesions does not.
-
-Where one of the visits shows only a part of a lesion, the place that it does not show may hold nothing there or as much
-as at the other visit: the lesion has the status that follows from both, or else is covered in part. Of a lesion that
-reaches a place which neither visit shows, nothing tells whether it changed: it is covered in part, unless one of the
-visits has nothing of it.
 """
 
 from __future__ import annotations
@@ -19,24 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 
-from ..images.compartments import title_of
 from ..images.grid import mask_corners
 from ..images.labels import CAVITY
+from .lesion_status import COVERED_IN_PART, LESION_REGIONS, NOISE_ML, SMALLEST_ML, judged
 from .region_volumes import VOLUME_REGIONS, voxel_ml
 from .result import LesionChange, Point
 
-SMALLEST_ML = 0.1
-"""Smallest volume that a lesion has at one of the visits; smaller ones are not listed."""
-_NOISE_ML = SMALLEST_ML / 2
-"""Volume below which a part is taken for noise: it neither makes a lesion an old one nor is left of it."""
-CHANGED_SHARE = 0.25
-"""Change of the volume, relative to that in the fixed study, from which a lesion counts as growing or shrinking."""
 _RESECTED = {"vanished": "resected", "shrinking": "partly resected"}
 """What a lesion is called of which less is left, where a cavity has taken its place."""
 _RESECTED_SHARE = 0.5
 """Volume of the cavity in the lesion, relative to the volume that the lesion lost, from which it counts as resected."""
-LESION_REGIONS = ("enhancing_tumor", "whole_tumor")
-"""Regions whose lesions are listed."""
 _JOINED_MM = 2.0
 """Parts that are no farther apart than this are one lesion."""
 _TOLERANCE_MM = 2.0
@@ -51,8 +38,6 @@ _NEAR_MM = 2.0
 """Distance from a place that is not shown at which a lesion reaches it; one voxel at least."""
 _LEAST_UNSEEN_ML = 0.02
 """Smallest volume of a lesion that lies where the other visit shows nothing; the grids never agree to the voxel."""
-NOT_COVERED = "not covered"
-COVERED_IN_PART = "covered in part"
 
 
 def lesion_changes(
@@ -101,36 +86,6 @@ def lesion_changes(
     return tuple(found)
 
 
-def lesion_warnings(lesions: Sequence[LesionChange]) -> tuple[str, ...]:
-    """Return a sentence for each region in which new lesions contradict a total volume that falls.
-
-    Args:
-        lesions: Lesions as ``lesion_changes`` lists them.
-    """
-    warnings = []
-    for region in LESION_REGIONS:
-        rows = [row for row in lesions if row.region == region]
-        new = [row for row in rows if row.status == "new"]
-        growing = [row for row in rows if row.status == "growing"]
-        whole = [row for row in rows if row.change_ml is not None]
-        before, after = sum(row.fixed_ml for row in whole), sum(row.moving_ml for row in whole)
-        if not before or after >= before or not (new or growing):
-            continue
-        percent = 100 * (before - after) / before
-        parts = [_counted(len(new), "new", sum(row.moving_ml for row in new))] if new else []
-        parts += [_counted(len(growing), "growing", sum(row.moving_ml for row in growing))] if growing else []
-        extent = "" if len(whole) == len(rows) else ", as far as both visits show its lesions whole,"
-        warnings.append(
-            f"the {title_of(region).lower()}{extent} shrank by {percent:.0f} % in total, but there "
-            f"{'is' if len(new) + len(growing) == 1 else 'are'} {' and '.join(parts)}: see the table of lesions"
-        )
-    return tuple(warnings)
-
-
-def _counted(count: int, kind: str, volume_ml: float) -> str:
-    return f"{count} {kind} lesion{'s' if count > 1 else ''} ({volume_ml:.1f} ml)"
-
-
 @dataclass(frozen=True)
 class _Parts:
     """Connected parts of a region on the grid of one visit, numbered from 1.
@@ -151,7 +106,7 @@ class _Parts:
         joined = sitk.ConnectedComponent(_grown(image, _JOINED_MM / 2), True)
         numbers = np.where(mask, sitk.GetArrayFromImage(joined), 0)
         volumes = np.bincount(numbers.ravel()) * voxel_ml(like)
-        kept = [n for n in range(1, len(volumes)) if volumes[n] >= _NOISE_ML]
+        kept = [n for n in range(1, len(volumes)) if volumes[n] >= NOISE_ML]
         kept.sort(key=lambda n: -volumes[n])
         table = np.zeros(max(len(volumes), 1), dtype=np.uint16)
         table[kept] = np.arange(1, len(kept) + 1)
@@ -231,7 +186,7 @@ class _LesionPair:
             there = self.moving.center(max(moving_parts, key=self.moving.volumes_ml.__getitem__))
             center = self.to_fixed.TransformPoint(there)
         row = LesionChange(self.region, 0, "", before, after, len(fixed_parts), len(moving_parts), _to_ras(center))
-        return _judged(
+        return judged(
             replace(
                 row,
                 fixed_unseen_ml=_unseen_ml(self.moving, moving_parts, self.unseen_by_fixed),
@@ -272,27 +227,7 @@ class _LesionPair:
             return row
         after = max(0.0, row.moving_ml - sum(new.moving_ml for new in beside))
         unseen = row.fixed_unseen_ml - sum(new.fixed_unseen_ml for new in beside)
-        return _judged(replace(row, moving_ml=after, fixed_unseen_ml=max(0.0, unseen)))
-
-
-def _judged(row: LesionChange) -> LesionChange:
-    """Return a row with the status that holds whether or not a visit has the lesion where it does not show it."""
-    if (not row.moving_ml and row.fixed_ml - row.moving_unseen_ml < _NOISE_ML) or (
-        not row.fixed_ml and row.moving_ml - row.fixed_unseen_ml < _NOISE_ML
-    ):
-        return replace(row, status=NOT_COVERED)
-    after = row.moving_ml if row.moving_ml >= _NOISE_ML else 0.0
-    possible = {
-        _status(row.fixed_ml + before_unseen, after + after_unseen)
-        for before_unseen in {0.0, row.fixed_unseen_ml}
-        for after_unseen in {0.0, row.moving_unseen_ml}
-    }
-    cut_off = row.fixed_cut_off or row.moving_cut_off
-    if len(possible) > 1 or cut_off:
-        fewest = {"new": "growing", "vanished": "shrinking"}  # what such a lesion is at least
-        possible = {fewest.get(status, status) for status in possible}
-    known = len(possible) == 1 and not (cut_off and row.fixed_ml and after)
-    return replace(row, status=possible.pop() if known else COVERED_IN_PART)
+        return judged(replace(row, moving_ml=after, fixed_unseen_ml=max(0.0, unseen)))
 
 
 def _beside_unseen(
@@ -327,17 +262,6 @@ def _unseen_ml(parts: _Parts, numbers: Collection[int], unseen: np.ndarray) -> f
     """Volume of some parts that lies in unseen voxels; 0 where it is too little to count."""
     volume = float((np.isin(_array(parts.image), list(numbers)) & unseen).sum()) * voxel_ml(parts.image)
     return volume if volume >= _LEAST_UNSEEN_ML else 0.0
-
-
-def _status(before_ml: float, after_ml: float) -> str:
-    if not before_ml:
-        return "new"
-    if not after_ml:
-        return "vanished"
-    change = after_ml - before_ml
-    if abs(change) < max(CHANGED_SHARE * before_ml, SMALLEST_ML / 2):
-        return "stable"
-    return "growing" if change > 0 else "shrinking"
 
 
 def _links(parts: np.ndarray, others: np.ndarray, like: sitk.Image) -> set[tuple[int, int]]:

@@ -17,7 +17,8 @@ from ..findings.coverage import (
     shown_by_both,
     shows_everything,
 )
-from ..findings.lesions import lesion_changes, lesion_warnings
+from ..findings.lesion_status import lesion_warnings
+from ..findings.lesions import lesion_changes
 from ..findings.region_volumes import region_volumes, volume_changes
 from ..findings.result import JointResult, RegionVolume
 from ..images.preprocessing.resampling import labels_on_grid

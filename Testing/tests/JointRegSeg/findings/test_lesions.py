@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.findings.lesions import lesion_changes, lesion_warnings
+from JointRegSegLib.findings.lesion_status import lesion_warnings
+from JointRegSegLib.findings.lesions import lesion_changes
 from JointRegSegLib.findings.result import LesionChange
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
