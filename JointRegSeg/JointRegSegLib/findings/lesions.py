@@ -197,7 +197,7 @@ class _LesionPair:
         )
 
     def _beside(self, moving_parts: list[int]) -> list[LesionChange]:
-        """Return as new lesions what lies well outside the former extent of a lesion that did not grow in total."""
+        """Return as lesions of their own what lies well outside the former extent of a lesion and is new for certain."""
         former = sitk.GetImageFromArray((self.fixed_there > 0).astype(np.uint8))
         former.CopyInformation(self.moving.image)
         outside = np.isin(_array(self.moving.image), moving_parts) & (_array(_grown(former, _BESIDE_MM)) == 0)
@@ -205,10 +205,11 @@ class _LesionPair:
         rows = []
         for number, volume in parts.volumes_ml.items():
             unseen_ml = _unseen_ml(parts, [number], self.unseen_by_fixed)
-            if volume - unseen_ml < SMALLEST_ML:
-                continue  # too small, or it may have been there before
             center = _to_ras(self.to_fixed.TransformPoint(parts.center(number)))
-            rows.append(LesionChange(self.region, 0, "new", 0.0, volume, 0, 1, center, fixed_unseen_ml=unseen_ml))
+            row = LesionChange(self.region, 0, "", 0.0, volume, 0, 1, center, fixed_unseen_ml=unseen_ml)
+            row = judged(replace(row, moving_cut_off=_unseen_ml(parts, [number], self.moving_end) > 0))
+            if volume - unseen_ml >= SMALLEST_ML and row.status in ("new", "growing"):
+                rows.append(row)  # any other is too small, or may have been there before
         return rows
 
     def _or_resected(self, row: LesionChange, fixed_parts: list[int]) -> LesionChange:

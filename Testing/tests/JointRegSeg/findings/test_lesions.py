@@ -169,6 +169,18 @@ def test_what_lies_beyond_the_slices_of_the_first_visit_is_not_new_beside_a_lesi
     assert not [row for row in rows if row.region == "enhancing_tumor" and row.status == "new"]
 
 
+def test_a_bulge_that_reaches_from_the_old_part_of_a_lesion_that_was_not_shown_is_no_new_lesion() -> None:
+    """Of the bulge and the old tumour below it, which are one connected part, only 0.4 ml lie where both visits show."""
+    before = labels(((20, 30, 20), 8.0))
+    array = sitk.GetArrayFromImage(before)
+    array[15:23, 28:33, 28:36] = ENHANCING
+    after = sitk.GetImageFromArray(array)
+    after.CopyInformation(before)
+    (row,) = enhancing(before[:, :, 21:], after, IDENTITY, IDENTITY)
+    assert (row.status, row.change_ml) == ("covered in part", None)
+    assert row.moving_ml == pytest.approx(0.008 * np.count_nonzero(array))
+
+
 def upper_hidden(first_slice: int) -> dict[str, sitk.Image]:
     """Return a mask of the slices from one on, in which no image shows the enhancing tumour."""
     array = np.zeros(SHAPE, np.uint8)
