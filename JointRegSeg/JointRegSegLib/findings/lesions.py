@@ -29,7 +29,8 @@ _JOINED_MM = 2.0
 _TOLERANCE_MM = 2.0
 """Distance that the registration may misplace a lesion."""
 _BESIDE_MM = 4.0
-"""Distance from the former extent of a shrinking lesion from which enhancement counts as a lesion of its own."""
+"""Distance from the former extent of a lesion from which tumour counts as a lesion of its own, unless the rest of the
+lesion has not shrunk: then the lesion grew to one side."""
 _MARGIN_MM = 15.0
 """Margin around all lesions of both visits within which they are compared."""
 _LEAST_SHARE = 0.25
@@ -170,9 +171,12 @@ class _LesionPair:
         rows = []
         for fixed_parts, moving_parts in _groups(set(self.fixed.volumes_ml), set(self.moving.volumes_ml), links):
             row = self._row(fixed_parts, moving_parts)
-            may_hide = fixed_parts and row.status in ("shrinking", "stable", COVERED_IN_PART)
-            beside = self._beside(moving_parts) if may_hide else []
-            rows += [self._or_resected(self._less(row, beside), fixed_parts), *beside]
+            beside = self._beside(moving_parts) if fixed_parts and moving_parts else []
+            rest = self._less(row, beside)
+            if rest.status in ("shrinking", "vanished", COVERED_IN_PART):
+                rows += [self._or_resected(rest, fixed_parts), *beside]
+            else:
+                rows.append(row)
         rows = [row for row in rows if max(row.fixed_ml, row.moving_ml) >= SMALLEST_ML]
         rows.sort(key=lambda row: -max(row.fixed_ml, row.moving_ml))
         return [replace(row, number=number) for number, row in enumerate(rows, 1)]
@@ -197,7 +201,7 @@ class _LesionPair:
         )
 
     def _beside(self, moving_parts: list[int]) -> list[LesionChange]:
-        """Return as lesions of their own what lies well outside the former extent of a lesion and is new for certain."""
+        """Return as lesions of their own what lies well outside the former extent of a lesion and is surely new."""
         former = sitk.GetImageFromArray((self.fixed_there > 0).astype(np.uint8))
         former.CopyInformation(self.moving.image)
         outside = np.isin(_array(self.moving.image), moving_parts) & (_array(_grown(former, _BESIDE_MM)) == 0)

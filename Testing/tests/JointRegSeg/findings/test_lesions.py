@@ -86,6 +86,14 @@ def test_a_nodule_on_the_rim_of_a_shrinking_lesion_is_new_too() -> None:
     assert found["new"].moving_ml > 0.3
 
 
+@pytest.mark.parametrize(("reach", "status"), [(30, "stable"), (46, "growing")])
+def test_a_lesion_that_grows_to_one_side_is_one_lesion_however_much_it_grows(reach: int, status: str) -> None:
+    before = labels(((20, 25, 20), 8.0))
+    after = labels(((20, 25, 20), 8.0), *(((20, 25, i), 4.0) for i in range(26, reach)))
+    (row,) = changes(before, after)
+    assert (row.status, row.fixed_parts, row.moving_parts) == (status, 1, 1)
+
+
 def test_a_lesion_that_falls_apart_is_one_lesion() -> None:
     before = labels(((20, 20, 20), 5.0), ((20, 28, 20), 5.0))
     after = labels(((20, 18, 20), 3.0), ((20, 30, 20), 3.0))
@@ -170,7 +178,7 @@ def test_what_lies_beyond_the_slices_of_the_first_visit_is_not_new_beside_a_lesi
 
 
 def test_a_bulge_that_reaches_from_the_old_part_of_a_lesion_that_was_not_shown_is_no_new_lesion() -> None:
-    """Of the bulge and the old tumour below it, which are one connected part, only 0.4 ml lie where both visits show."""
+    """Of the bulge and the old tumour below it, which are connected, only 0.4 ml lie where both visits show."""
     before = labels(((20, 30, 20), 8.0))
     array = sitk.GetArrayFromImage(before)
     array[15:23, 28:33, 28:36] = ENHANCING
