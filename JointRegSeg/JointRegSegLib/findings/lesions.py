@@ -59,7 +59,8 @@ def lesion_changes(
         moving_labels: Classes of the moving study on its own grid.
         moving_to_fixed: Map of points of the fixed space to points of the moving space (LPS mm).
         fixed_to_moving: Its inverse.
-        guessed: Regions that could only be guessed in one of the studies; they have no lesions.
+        guessed: Regions that could only be guessed in one of the studies, or of which their segmentations have
+            different compartments; they have no lesions.
         hidden: Voxels (non-zero) of the fixed and of the moving study in which no image shows a region, by region.
         fields: Images whose grids are the fields of view of the fixed and of the moving study; what lies within them
             and beyond the classes is background. None for the grids of the classes.

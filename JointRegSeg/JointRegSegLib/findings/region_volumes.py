@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
+from ..images.compartments import title_of
 from ..images.labels import CAVITY, CLASSES, LABELS, REGIONS
 from ..images.modalities import MODALITIES
 from .result import JointResult, RegionCoverage, RegionVolume, VolumeChange
@@ -20,8 +21,8 @@ VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
 }
 """Numbers of each region whose volume is reported: the single classes, their unions, and the resection cavity.
 
-The cavity is reported only where a study has one or the network knows it: most segmentations do not, and then 0 ml
-would be no finding.
+A class is reported only where a segmentation can have it: of a compartment that the convention of a label map does not
+know, 0 ml would be no finding. A union is measured over those of its classes that the segmentation can have.
 """
 ERROR_PER_UNCERTAIN = {
     "necrotic_core": 10.0,
@@ -87,6 +88,7 @@ def region_volumes(
     coverage: Mapping[str, RegionCoverage] | None = None,
     hidden: Mapping[str, sitk.Image] | None = None,
     uncertain_ml: Mapping[str, float] | None = None,
+    known: Collection[int] | None = None,
 ) -> tuple[RegionVolume, ...]:
     """Measure the volume of every region in a label image.
 
@@ -105,17 +107,20 @@ def region_volumes(
         hidden: Voxels (non-zero) in which no image shows a region, by region, on the grid of ``labels``; None if a
             network did not segment.
         uncertain_ml: Uncertain volume of each region, see ``uncertain_volumes``; None if a network did not segment.
+        known: Numbers that the labels can have, besides those that they have; None for ``CLASSES`` and those of
+            ``counts``.
 
     Returns:
-        One row per region, in the order of ``VOLUME_REGIONS``; none for a cavity that is not there and that no network
-        looked for.
+        One row per region of which the labels can have a class, in the order of ``VOLUME_REGIONS``.
     """
     array = sitk.GetArrayViewFromImage(labels)
     voxels = np.bincount(array.ravel(), minlength=len(LABELS))
-    looked_for_cavity = counts is not None and counts.shape[1] > CAVITY
+    if known is None:
+        known = range(len(CLASSES) if counts is None else max(len(CLASSES), counts.shape[1]))
     rows = []
-    for name, classes in VOLUME_REGIONS.items():
-        if classes == (CAVITY,) and not voxels[CAVITY] and not looked_for_cavity:
+    for name, all_classes in VOLUME_REGIONS.items():
+        classes = tuple(number for number in all_classes if number in known or voxels[number])
+        if not classes:
             continue
         number = int(voxels[list(classes)].sum())
         if number and hidden is not None and name in hidden:
@@ -131,7 +136,7 @@ def region_volumes(
             error = ERROR_PER_UNCERTAIN[name] * max(uncertain_ml[name], LEAST_UNCERTAIN_ML)
             low, high = max(0.0, min(volume - error, low)), max(volume + error, high)
         shown = RegionCoverage() if coverage is None else coverage[name]
-        rows.append(RegionVolume(study, name, volume, low, high, shown.cut_off, shown.share))
+        rows.append(RegionVolume(study, name, volume, low, high, shown.cut_off, shown.share, classes))
     return tuple(rows)
 
 
@@ -184,7 +189,7 @@ def _change(
 ) -> VolumeChange:
     change = percent = low = high = None
     cut_off = any(row is not None and row.at_least for row in (before, after))
-    if before is not None and after is not None and not guessed and not cut_off:
+    if before is not None and after is not None and before.classes == after.classes and not guessed and not cut_off:
         change = after.volume_ml - before.volume_ml
         percent = 100 * change / before.volume_ml if before.volume_ml else None
         if after.low_ml is not None and before.high_ml is not None:
@@ -199,10 +204,39 @@ def _change(
         change_percent=percent,
         low_ml=low,
         high_ml=high,
-        moving_warped_ml=moving_warped_ml,
-        fixed_deformed_ml=fixed_deformed_ml,
+        moving_warped_ml=None if after is None else moving_warped_ml,
+        fixed_deformed_ml=None if before is None else fixed_deformed_ml,
         fixed_at_least=before is not None and before.at_least,
         moving_at_least=after is not None and after.at_least,
+    )
+
+
+def unlike_regions(fixed: Sequence[RegionVolume], moving: Sequence[RegionVolume]) -> frozenset[str]:
+    """Return the regions of which the segmentations of two studies do not have the same compartments."""
+    before, after = ({row.region: row.classes for row in rows} for rows in (fixed, moving))
+    return frozenset(region for region in VOLUME_REGIONS if before.get(region) != after.get(region))
+
+
+def missing_compartments(study: str, own: Sequence[RegionVolume], other: Sequence[RegionVolume]) -> tuple[str, ...]:
+    """Return a sentence where the segmentation of a study cannot have a compartment of the tumour.
+
+    Args:
+        study: Name of the study.
+        own: Its volumes.
+        other: Those of the other study; empty if it was not segmented.
+    """
+    known = {number for row in own for number in row.classes}
+    missing = [title_of(name).lower() for number, name in enumerate(CLASSES) if number and number not in known]
+    if not own or not missing:
+        return ()
+    measured = [title_of(row.region).lower() for row in own if row.classes != VOLUME_REGIONS[row.region]]
+    without = f", and {enumerated(measured)} are measured without it" if measured else ""
+    unlike = other and unlike_regions(own, other) - {LABELS[CAVITY]}
+    compared = "; these are not compared with those of the other study, which are measured otherwise" if unlike else ""
+    return (
+        f"the segmentation of the {study} study has no number or segment for the {enumerated(missing)}, which is "
+        f"therefore unknown{without}{compared}: if there is none, add an empty segment, or declare a number with "
+        "--labels",
     )
 
 

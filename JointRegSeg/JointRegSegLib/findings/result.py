@@ -43,6 +43,7 @@ class RegionVolume:
         high_ml: Upper end of the interval, in ml; None without it.
         at_least: Whether the volume is only the least one, because the images do not show all of the region.
         seen_share: Share of the brain, 0 to 1, in which an image shows the region; 0 for a guess.
+        classes: Numbers of the classes that were measured: those of the region which the segmentation can have.
     """
 
     study: str
@@ -52,6 +53,7 @@ class RegionVolume:
     high_ml: float | None = None
     at_least: bool = False
     seen_share: float = 1.0
+    classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,14 @@ class VolumeChange:
     """Change of one region from the fixed to the moving study.
 
     A volume is None where its study was not segmented. The change is also None where a network segmented a study that
-    lacks the modality in which the region is visible, because the volume is then a guess, and where the images of one
-    of the studies do not show all of the region.
+    lacks the modality in which the region is visible, because the volume is then a guess, where the images of one
+    of the studies do not show all of the region, and where the segmentations of the studies have different compartments
+    of it.
 
     Attributes:
         region: A class or a union of classes, as in ``RegionVolume``.
-        fixed_ml: Volume in the fixed study, in ml.
-        moving_ml: Volume in the moving study, in ml.
+        fixed_ml: Volume in the fixed study, in ml; None also where its segmentation does not have the compartment.
+        moving_ml: Volume in the moving study, in ml; None as for ``fixed_ml``.
         change_ml: Moving minus fixed volume, in ml.
         change_percent: The change in percent of the fixed volume; None where that is zero.
         low_ml: Lower end of the interval of ``change_ml``; None without intervals of both volumes.

@@ -42,6 +42,11 @@ class LabelReading:
     meaning: dict[str, str]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def compartments(self) -> frozenset[int]:
+        """Numbers in ``LABELS`` of the compartments that the map can have, whether or not it has voxels of them."""
+        return frozenset(LABELS.index(name) for name in self.meaning.values() if name in LABELS[1:])
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a report."""
         return {"source": self.source, "convention": self.convention, "found_by": self.how, "meaning": self.meaning}

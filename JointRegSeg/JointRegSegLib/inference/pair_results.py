@@ -19,7 +19,7 @@ from ..findings.coverage import (
 )
 from ..findings.lesion_status import lesion_warnings
 from ..findings.lesions import lesion_changes
-from ..findings.region_volumes import region_volumes, volume_changes
+from ..findings.region_volumes import missing_compartments, region_volumes, unlike_regions, volume_changes
 from ..findings.result import JointResult, RegionVolume
 from ..images.preprocessing.resampling import labels_on_grid
 from ..registration.deformation import Deformation
@@ -58,13 +58,15 @@ def pair_results(
     jacobian = jacobian_image(transform, native)
     progress(0.8, "measuring volumes")
     volumes, coverage, hidden, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
+    for study, other in (("fixed", "moving"), ("moving", "fixed")):
+        notes += missing_compartments(study, volumes[study], volumes[other])
     changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
     lesions = lesion_changes(
         fixed.measured,
         moving.measured,
         transform.moving_to_fixed,
         transform.fixed_to_moving,
-        pair.guessed,
+        pair.guessed | unlike_regions(volumes["fixed"], volumes["moving"]),
         (hidden["fixed"], hidden["moving"]),
         (pair.fixed.brain, pair.moving.brain),
         (pair.fixed.given_labels is not None, pair.moving.given_labels is not None),
@@ -148,7 +150,9 @@ def _measured(
             unseen[role] = hidden_on(coverage[role], prepared.grid, checked.brain, to_grid)
             side = found[role]
             guessed = {} if given[role] else unseen[role]
-            volumes[role] = region_volumes(native, role, side.counts, coverage[role], guessed, side.uncertain_ml)
+            volumes[role] = region_volumes(
+                native, role, side.counts, coverage[role], guessed, side.uncertain_ml, checked.given_compartments
+            )
         notes += found[role].notes(checked)
         visit = checked.study
         notes += coverage_warnings(

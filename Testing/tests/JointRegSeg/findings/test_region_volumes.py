@@ -11,9 +11,11 @@ from JointRegSegLib.findings.region_volumes import (
     ERROR_PER_UNCERTAIN,
     VISIBLE_IN,
     VOLUME_REGIONS,
+    missing_compartments,
     region_volumes,
     regions_without_modality,
     uncertain_volumes,
+    unlike_regions,
     volume_changes,
     without_islands,
 )
@@ -115,6 +117,31 @@ def test_a_change_is_unknown_if_one_study_has_no_segmentation() -> None:
     assert (necrosis.fixed_ml, necrosis.moving_ml, necrosis.change_ml) == (1.0, None, None)
     assert necrosis.fixed_deformed_ml == pytest.approx(2.0)
     assert volume_changes((), (), None, None, twice) == ()
+
+
+def test_a_compartment_that_a_convention_does_not_have_is_unknown_and_not_compared() -> None:
+    """The same tumour by a convention of oedema and enhancing tumour alone, and by one with all compartments."""
+    array = np.zeros((10, 10, 10), np.uint8)
+    array[:5], array[:3], array[:1] = 2, 3, 1
+    labels = sitk.GetImageFromArray(array)
+    alone = region_volumes(sitk.Mask(labels, labels != 1), "fixed", known={2, 3})
+    every = region_volumes(labels, "moving")
+    assert "necrotic_core" not in [row.region for row in alone]
+    blank = sitk.Image(labels.GetSize(), sitk.sitkFloat32) + 1
+    changes = {row.region: row for row in volume_changes(alone, every, labels, labels, blank)}
+    core = changes["necrotic_core"]
+    assert (core.fixed_ml, core.fixed_deformed_ml, core.moving_ml) == (None, None, pytest.approx(0.1))
+    unlike = {"necrotic_core", "tumor_core", "whole_tumor"}
+    assert {region for region, row in changes.items() if row.change_ml is None} == unlike
+    assert unlike_regions(alone, every) == unlike
+    (sentence,) = missing_compartments("fixed", alone, every)
+    assert "has no number or segment for the necrotic core, which is therefore unknown" in sentence
+    assert "whole tumour and tumour core are measured without it; these are not compared" in sentence
+    assert missing_compartments("moving", every, alone) == ()
+    both = {row.region: row.change_ml for row in volume_changes(alone, alone, labels, labels, blank)}
+    assert both["whole_tumor"] == 0.0  # two visits of one convention are alike
+    only = region_volumes(sitk.Mask(labels, labels == 2), "fixed", known={2})
+    assert [row.region for row in only] == ["edema", "whole_tumor"]
 
 
 def test_every_region_is_visible_in_some_modality() -> None:

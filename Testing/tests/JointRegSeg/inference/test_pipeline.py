@@ -13,6 +13,7 @@ from joint_studies import HeadStudy, by_sitk, points_in_head, small_weights
 
 from JointRegSegLib.findings.region_volumes import VOLUME_REGIONS, region_volumes, volume_changes
 from JointRegSegLib.findings.result import JointResult
+from JointRegSegLib.images.label_maps import LabelReading
 from JointRegSegLib.images.labels import CLASSES, NECROTIC_CORE, classes_of_probabilities
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference import pipeline
@@ -21,6 +22,7 @@ from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.inference.single_study import process_study, segment_study
 from JointRegSegLib.inference.uncertainty import entropy
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
+from NeuroCESTLib.core.labels.conventions import CONVENTIONS
 
 QUICK = InferenceSettings(spacing_mm=4.0)
 
@@ -135,6 +137,24 @@ def test_a_given_segmentation_replaces_that_of_the_network(
     assert np.array_equal(sitk.GetArrayFromImage(result.fixed_labels), heads[0].visit.labels)
     assert result.fixed_uncertainty is None
     assert result.moving_uncertainty is not None
+
+
+def test_given_segmentations_of_different_conventions_are_compared_only_where_both_have_the_compartment(
+    heads: tuple[HeadStudy, HeadStudy],
+) -> None:
+    every, others = heads[0].visit.labels, np.where(heads[0].visit.labels == NECROTIC_CORE, 0, heads[0].visit.labels)
+    studies = []
+    for name, array, convention in (("fixed", others, "hd-glio"), ("moving", every, "brats2023")):
+        reading = LabelReading(f"{name}.nii.gz", convention, "declared", CONVENTIONS[convention].meaning)
+        labels = heads[0].grid.to_sitk(array.astype(np.uint8))
+        studies.append(heads[0].images(name, tumor_labels=labels, label_reading=reading))
+    result = process_pair(*studies, None, replace(QUICK, refine_iterations=0, affine="none"))
+    changes = {row.region: (row.fixed_ml, row.change_ml) for row in result.changes}
+    assert changes["necrotic_core"] == (None, None)
+    assert changes["whole_tumor"][1] is None
+    assert changes["edema"][1] == changes["enhancing_tumor"][1] == 0.0
+    assert {row.region for row in result.lesions} == {"enhancing_tumor"}
+    assert any("the fixed study has no number or segment for the necrotic core" in text for text in result.warnings)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
