@@ -316,9 +316,11 @@ class JointRegSegLogic:
                 )
                 result.pairs[number] = pair
                 result.warnings += [f"visit {number}: {warning}" for warning in pair.warnings]
-            from .findings.region_volumes import follow_up
+            from .findings.follow_up import follow_up, reference_warnings
 
-            result.rows = follow_up({number: pair.joint for number, pair in result.pairs.items()}, reference)
+            joints = {number: pair.joint for number, pair in result.pairs.items()}
+            result.rows = follow_up(joints, reference)
+            result.warnings += reference_warnings(joints, reference)
             if result.rows:
                 result.changes = add_table(follow_up_columns(result.rows), f"{folderName} volumes over time".strip())
                 hierarchy.put([result.changes], result.pairs[others[0]].folderItemID)

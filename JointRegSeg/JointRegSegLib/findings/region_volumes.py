@@ -1,9 +1,8 @@
-"""Volumes of the tumour regions, their intervals, and their changes between two or more visits."""
+"""Volumes of the tumour regions, their intervals, and their changes between two visits."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,7 +11,7 @@ from torch import Tensor
 from ..images.compartments import title_of
 from ..images.labels import CAVITY, CLASSES, LABELS, REGIONS
 from ..images.modalities import MODALITIES
-from .result import JointResult, RegionCoverage, RegionVolume, VolumeChange
+from .result import RegionCoverage, RegionVolume, VolumeChange
 
 VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: (number,) for number, name in enumerate(CLASSES) if number},
@@ -146,7 +145,6 @@ def volume_changes(
     fixed_labels: sitk.Image | None,
     warped_labels: sitk.Image | None,
     jacobian: sitk.Image,
-    guessed: Collection[str] = (),
 ) -> tuple[VolumeChange, ...]:
     """Compare the volumes of every region between the fixed and the moving study.
 
@@ -156,25 +154,14 @@ def volume_changes(
         fixed_labels: Classes of the fixed study.
         warped_labels: Classes of the moving study, warped onto the grid of the fixed study.
         jacobian: Jacobian determinant of the deformation on the grid of the fixed study.
-        guessed: Regions that the network could only guess in one of the studies; their change is left out, as is that
-            of regions that one of the studies shows only in part.
 
     Returns:
         One row per region that either study has; none at all if neither study was segmented.
     """
-    if not fixed and not moving:
-        return ()
     before, after = ({row.region: row for row in rows} for rows in (fixed, moving))
     return tuple(
-        _change(
-            name,
-            before.get(name),
-            after.get(name),
-            name in guessed,
-            None if warped_labels is None else _volume_ml(warped_labels, classes),
-            None if fixed_labels is None else _volume_ml(fixed_labels, classes, jacobian),
-        )
-        for name, classes in VOLUME_REGIONS.items()
+        _change(name, before.get(name), after.get(name), fixed_labels, warped_labels, jacobian)
+        for name in VOLUME_REGIONS
         if name in before or name in after
     )
 
@@ -183,32 +170,47 @@ def _change(
     region: str,
     before: RegionVolume | None,
     after: RegionVolume | None,
-    guessed: bool,
-    moving_warped_ml: float | None,
-    fixed_deformed_ml: float | None,
+    fixed_labels: sitk.Image | None,
+    warped_labels: sitk.Image | None,
+    jacobian: sitk.Image,
 ) -> VolumeChange:
-    change = percent = low = high = None
-    cut_off = any(row is not None and row.at_least for row in (before, after))
-    if before is not None and after is not None and before.classes == after.classes and not guessed and not cut_off:
-        change = after.volume_ml - before.volume_ml
-        percent = 100 * change / before.volume_ml if before.volume_ml else None
-        if after.low_ml is not None and before.high_ml is not None:
-            low = after.low_ml - before.high_ml
-        if after.high_ml is not None and before.low_ml is not None:
-            high = after.high_ml - before.low_ml
+    in_part = any(row is not None and row.at_least for row in (before, after))
+    moving_warped_ml = fixed_deformed_ml = None
+    if after is not None and warped_labels is not None and not in_part:
+        moving_warped_ml = _volume_ml(warped_labels, VOLUME_REGIONS[region])
+    if before is not None and fixed_labels is not None and not in_part:
+        fixed_deformed_ml = _volume_ml(fixed_labels, VOLUME_REGIONS[region], jacobian)
     return VolumeChange(
-        region=region,
-        fixed_ml=None if before is None else before.volume_ml,
-        moving_ml=None if after is None else after.volume_ml,
-        change_ml=change,
-        change_percent=percent,
-        low_ml=low,
-        high_ml=high,
-        moving_warped_ml=None if after is None else moving_warped_ml,
-        fixed_deformed_ml=None if before is None else fixed_deformed_ml,
+        region,
+        None if before is None else before.volume_ml,
+        None if after is None else after.volume_ml,
+        *difference(before, after),
+        moving_warped_ml=moving_warped_ml,
+        fixed_deformed_ml=fixed_deformed_ml,
         fixed_at_least=before is not None and before.at_least,
         moving_at_least=after is not None and after.at_least,
     )
+
+
+def difference(
+    before: RegionVolume | None, after: RegionVolume | None
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Return the change of a volume in ml and in percent, and the ends of its interval in ml, see ``VolumeChange``.
+
+    None of them is known where a volume is missing, a guess or only the least one, or where the two were measured over
+    different classes.
+    """
+    if before is None or after is None or before.classes != after.classes:
+        return None, None, None, None
+    if any(row.at_least or not row.seen_share for row in (before, after)):
+        return None, None, None, None
+    change = after.volume_ml - before.volume_ml
+    low = high = None
+    if after.low_ml is not None and before.high_ml is not None:
+        low = after.low_ml - before.high_ml
+    if after.high_ml is not None and before.low_ml is not None:
+        high = after.high_ml - before.low_ml
+    return change, 100 * change / before.volume_ml if before.volume_ml else None, low, high
 
 
 def unlike_regions(fixed: Sequence[RegionVolume], moving: Sequence[RegionVolume]) -> frozenset[str]:
@@ -288,80 +290,3 @@ def _volume_ml(labels: sitk.Image, classes: tuple[int, ...], weights: sitk.Image
     if weights is None:
         return float(inside.sum()) * voxel_ml(labels)
     return float(sitk.GetArrayViewFromImage(weights)[inside].sum(dtype=np.float64)) * voxel_ml(labels)
-
-
-@dataclass(frozen=True)
-class FollowUpRow:
-    """One region at one visit.
-
-    A change is None where it is not known, see ``VolumeChange``.
-
-    Attributes:
-        visit: Number of the visit, from 1.
-        volume: Volume at that visit.
-        change_ml: Volume minus that of the reference visit, in ml; 0 for the reference itself.
-        change_percent: The change in percent of the volume of the reference visit; None where that is zero.
-        low_ml: Lower end of the interval of ``change_ml``; None without intervals.
-        high_ml: Upper end of that interval.
-        since_previous_ml: Volume minus that of the visit before, in ml; None for the first visit, and where the
-            visit before has no such region.
-    """
-
-    visit: int
-    volume: RegionVolume
-    change_ml: float | None
-    change_percent: float | None
-    low_ml: float | None
-    high_ml: float | None
-    since_previous_ml: float | None
-
-
-def follow_up(pairs: Mapping[int, JointResult], reference: int) -> tuple[FollowUpRow, ...]:
-    """Arrange the volumes of all visits over time.
-
-    Args:
-        pairs: Result of the reference visit as the fixed and each other visit as the moving study, by the number of
-            the other visit.
-        reference: Number of the reference visit.
-
-    Returns:
-        One row for each region and visit, the visits of a region in their order; none if nothing was segmented.
-    """
-    rows: list[FollowUpRow] = []
-    visits = sorted([*pairs, reference])
-    for region in VOLUME_REGIONS:
-        known = True
-        previous: RegionVolume | None = None
-        for visit in visits:
-            volume = _volume_at(pairs, visit, reference, region)
-            if volume is None:
-                previous = None
-                continue
-            change = None if visit == reference else _change_of(pairs[visit], region)
-            comparable = not volume.at_least if change is None else change.change_ml is not None
-            since = None
-            if previous is not None and known and comparable:
-                # Every pair measures the reference anew, so that its change is that of its own pair.
-                if change is not None and rows[-1].visit == reference:
-                    since = change.change_ml
-                else:
-                    since = volume.volume_ml - previous.volume_ml
-            if change is None:
-                rows.append(FollowUpRow(visit, volume, 0.0, 0.0, None, None, since))
-            else:
-                numbers = change.change_ml, change.change_percent, change.low_ml, change.high_ml
-                rows.append(FollowUpRow(visit, volume, *numbers, since))
-            previous, known = volume, comparable
-    return tuple(rows)
-
-
-def _volume_at(pairs: Mapping[int, JointResult], visit: int, reference: int, region: str) -> RegionVolume | None:
-    """Volume of a region at a visit; None without a segmentation. The reference is part of every pair."""
-    study, shown = ("fixed", list(pairs.values())) if visit == reference else ("moving", [pairs[visit]])
-    found = [row for pair in shown for row in pair.volumes if row.study == study and row.region == region]
-    # Some pairs may show that the reference has a part of the region where its images show nothing.
-    return next((row for row in found if row.at_least), found[0]) if found else None
-
-
-def _change_of(pair: JointResult, region: str) -> VolumeChange:
-    return next(row for row in pair.changes if row.region == region)

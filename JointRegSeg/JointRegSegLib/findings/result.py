@@ -73,9 +73,10 @@ class VolumeChange:
         change_percent: The change in percent of the fixed volume; None where that is zero.
         low_ml: Lower end of the interval of ``change_ml``; None without intervals of both volumes.
         high_ml: Upper end of that interval.
-        moving_warped_ml: Volume of the moving study's region after it was warped onto the fixed grid, in ml.
+        moving_warped_ml: Volume of the moving study's region after it was warped onto the fixed grid, in ml; None
+            where one of the studies does not show all of the region.
         fixed_deformed_ml: Volume that the fixed study's region takes up in the moving study according to the
-            deformation, in ml: the sum of the Jacobian determinants over the region.
+            deformation, in ml: the sum of the Jacobian determinants over the region; None as for ``moving_warped_ml``.
         fixed_at_least: Whether the images of the fixed study do not show all of the region.
         moving_at_least: The same for the moving study.
     """

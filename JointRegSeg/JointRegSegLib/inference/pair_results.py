@@ -60,7 +60,7 @@ def pair_results(
     volumes, coverage, hidden, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
     for study, other in (("fixed", "moving"), ("moving", "fixed")):
         notes += missing_compartments(study, volumes[study], volumes[other])
-    changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
+    changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian)
     lesions = lesion_changes(
         fixed.measured,
         moving.measured,

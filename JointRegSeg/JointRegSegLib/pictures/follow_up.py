@@ -7,7 +7,7 @@ from pathlib import Path
 
 from NeuroCESTLib.core.pictures import new_figure, save_figure
 
-from ..findings.region_volumes import FollowUpRow
+from ..findings.follow_up import FollowUpRow
 from ..images.compartments import COMPARTMENTS, title_of
 from ..images.labels import LABELS
 

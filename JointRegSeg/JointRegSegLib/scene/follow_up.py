@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .results import JointRegSegResult, bound, number_or_nan
 
 if TYPE_CHECKING:
-    from ..findings.region_volumes import FollowUpRow
+    from ..findings.follow_up import FollowUpRow
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import SimpleITK as sitk
 from joint_studies import HeadStudy, exact_result
 
-from JointRegSegLib.findings.region_volumes import VOLUME_REGIONS, FollowUpRow, follow_up, volume_changes
+from JointRegSegLib.findings.follow_up import FollowUpRow, follow_up, reference_warnings
+from JointRegSegLib.findings.region_volumes import VOLUME_REGIONS
 from JointRegSegLib.findings.result import JointResult, RegionVolume
 
 
@@ -21,9 +21,7 @@ def pair(result: JointResult, fixed_ml: float, moving_ml: float, at_least: bool 
     """A result in which every region has the same volume; that of the moving visit may be only the least one."""
     fixed = tuple(RegionVolume("fixed", region, fixed_ml) for region in VOLUME_REGIONS)
     moving = tuple(RegionVolume("moving", region, moving_ml, at_least=at_least) for region in VOLUME_REGIONS)
-    blank = sitk.Image([4] * 3, sitk.sitkFloat32)
-    changes = volume_changes(fixed, moving, None, None, blank)
-    return replace(result, volumes=fixed + moving, changes=changes)
+    return replace(result, volumes=fixed + moving)
 
 
 def of_edema(rows: tuple[FollowUpRow, ...]) -> list[tuple]:
@@ -75,10 +73,32 @@ def test_a_visit_without_the_region_gives_no_change_to_the_next(result: JointRes
 
 
 def test_without_segmentations_there_are_no_rows(result: JointResult) -> None:
-    assert follow_up({2: replace(result, volumes=(), changes=())}, reference=1) == ()
+    assert follow_up({2: replace(result, volumes=())}, reference=1) == ()
 
 
-def test_the_change_since_the_reference_is_the_same_in_both_columns(result: JointResult) -> None:
-    """Every pair measures the reference anew, here with 20 and 21 ml."""
-    rows = follow_up({1: pair(result, 20.0, 18.0), 3: pair(result, 21.0, 22.0)}, reference=2)
-    assert of_edema(rows)[2][2] == of_edema(rows)[2][4] == 1.0
+@pytest.mark.parametrize("reference", [1, 2, 3])
+def test_every_change_is_a_difference_of_volumes_of_the_table(result: JointResult, reference: int) -> None:
+    """Every pair measures the reference anew, here with 20 and 26 ml."""
+    first, second = (number for number in (1, 2, 3) if number != reference)
+    pairs = {first: pair(result, 20.0, 18.0), second: pair(result, 26.0, 22.0)}
+    rows = of_edema(follow_up(pairs, reference))
+    volumes = [row[1] for row in rows]
+    assert volumes[reference - 1] == 20.0
+    assert [row[2] for row in rows] == [volume - 20.0 for volume in volumes]
+    assert [row[4] for row in rows] == [None, volumes[1] - volumes[0], volumes[2] - volumes[1]]
+    (sentence,) = reference_warnings(pairs, reference)
+    assert sentence.startswith(f"every other visit is compared with visit {reference} on voxels that suit both")
+    assert "oedema 20.0 to 26.0 ml (20.0 ml in the table)" in sentence
+    assert reference_warnings({first: pairs[first], second: pair(result, 20.4, 22.0)}, reference) == ()
+
+
+def test_a_reference_of_which_the_volume_is_not_known_has_no_change_either(result: JointResult) -> None:
+    for unknown in ({"at_least": True}, {"seen_share": 0.0}):
+        fixed = tuple(RegionVolume("fixed", region, 10.0, **unknown) for region in VOLUME_REGIONS)
+        moving = pair(result, 10.0, 4.0).volumes[len(fixed) :]
+        rows = of_edema(follow_up({2: replace(result, volumes=fixed + moving)}, reference=1))
+        assert rows == [(1, 10.0, None, None, None), (2, 4.0, None, None, None)]
+    assert of_edema(follow_up({2: pair(result, 0.0, 4.0)}, reference=1)) == [
+        (1, 0.0, 0.0, None, None),
+        (2, 4.0, 4.0, None, 4.0),
+    ]

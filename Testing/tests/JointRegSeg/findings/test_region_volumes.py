@@ -19,6 +19,7 @@ from JointRegSegLib.findings.region_volumes import (
     volume_changes,
     without_islands,
 )
+from JointRegSegLib.findings.result import RegionCoverage
 from JointRegSegLib.images.modalities import MODALITIES
 
 
@@ -142,6 +143,20 @@ def test_a_compartment_that_a_convention_does_not_have_is_unknown_and_not_compar
     assert both["whole_tumor"] == 0.0  # two visits of one convention are alike
     only = region_volumes(sitk.Mask(labels, labels == 2), "fixed", known={2})
     assert [row.region for row in only] == ["edema", "whole_tumor"]
+
+
+def test_a_volume_that_is_only_the_least_one_has_no_counterpart_that_counts_every_voxel() -> None:
+    """The upper half of the oedema lies where no image of the fixed study shows it: only the rest counts."""
+    labels = sitk.GetImageFromArray(np.full((10, 10, 10), 2, np.uint8))
+    upper = labels * 0
+    upper[:, :, 5:] = 1
+    coverage = {name: RegionCoverage(0.5, name in ("edema", "whole_tumor")) for name in VOLUME_REGIONS}
+    fixed = region_volumes(labels, "fixed", coverage=coverage, hidden={"edema": upper, "whole_tumor": upper})
+    blank = sitk.Image(labels.GetSize(), sitk.sitkFloat32) + 1
+    rows = volume_changes(fixed, region_volumes(labels, "moving"), labels, labels, blank)
+    edema = {row.region: row for row in rows}["edema"]
+    assert (edema.fixed_ml, edema.fixed_at_least, edema.moving_ml) == (0.5, True, 1.0)
+    assert (edema.change_ml, edema.moving_warped_ml, edema.fixed_deformed_ml) == (None, None, None)
 
 
 def test_every_region_is_visible_in_some_modality() -> None:
