@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..images.compartments import title_of
 from ..images.grid import WorkingGrid, to_native
+from ..images.labels import LABELS
 from ..images.modalities import TITLES
 from ..images.preprocessing.prepared_study import PreparedStudy
 from ..registration.deformation import Deformation, warp
@@ -144,15 +145,23 @@ def single_coverage(study: PreparedStudy, labels: Tensor | None, given: bool = F
 
 
 def hidden_on(
-    coverage: Mapping[str, RegionCoverage], grid: WorkingGrid, native: sitk.Image, to_grid: sitk.Transform | None
+    coverage: Mapping[str, RegionCoverage],
+    grid: WorkingGrid,
+    native: sitk.Image,
+    to_grid: sitk.Transform | None,
+    predicted: sitk.Image | None = None,
 ) -> dict[str, sitk.Image]:
     """Bring the hidden part of every region that has one to a native grid.
+
+    A voxel of a compartment that its own modality shows is not hidden in the unions with that compartment either, so
+    that the whole tumour contains the core that T1ce shows where FLAIR ends.
 
     Args:
         coverage: Coverage by region.
         grid: The working grid.
         native: Image that has the native grid.
         to_grid: Maps native points to points of the working grid (LPS mm); None for the identity.
+        predicted: Classes (uint8) that a network predicted, on the native grid; None for given ones or none.
 
     Returns:
         Masks (uint8) by region.
@@ -164,6 +173,17 @@ def hidden_on(
             if id(entry.hidden) not in brought:
                 brought[id(entry.hidden)] = to_native(entry.hidden.float(), grid, native, to_grid) >= 0.5
             found[region] = brought[id(entry.hidden)]
+    if predicted is None:
+        return found
+    shown: dict[int, sitk.Image] = {}
+    for number, name in enumerate(LABELS):
+        if number and coverage[name].share > 0:
+            shown[number] = predicted == number
+            if name in found:
+                shown[number] &= found[name] == 0
+    for region in found:
+        for number in set(VOLUME_REGIONS[region]) & set(shown):
+            found[region] = found[region] & (shown[number] == 0)
     return found
 
 

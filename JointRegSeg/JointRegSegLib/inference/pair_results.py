@@ -147,7 +147,8 @@ def _measured(
             volumes[role] = ()
         else:
             to_grid = None if alignment is None else alignment.transform.GetInverse()
-            unseen[role] = hidden_on(coverage[role], prepared.grid, checked.brain, to_grid)
+            predicted = None if given[role] else native
+            unseen[role] = hidden_on(coverage[role], prepared.grid, checked.brain, to_grid, predicted)
             side = found[role]
             guessed = {} if given[role] else unseen[role]
             volumes[role] = region_volumes(

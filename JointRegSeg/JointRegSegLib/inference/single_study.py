@@ -90,7 +90,7 @@ def _process(
     assert native.measured is not None
     on_grid = None if shows_everything(prepared) else labels_on_grid(native.measured, grid)
     coverage = single_coverage(prepared, on_grid)
-    hidden = hidden_on(coverage, grid, native.measured, None)
+    hidden = hidden_on(coverage, grid, native.measured, None, native.measured)
     shares = shares_seen(prepared, prepared.mask)
     signs, compartments = segmentation_signs(prepared, found.labels, found)
     verdict = Verdict.of(signs)

@@ -11,8 +11,17 @@ import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, by_sitk, doubting, judging_by_brightness, points_in_head, small_weights
 
-from JointRegSegLib.findings.coverage import coverage_warnings, left_out, region_coverage, shares_seen
+from JointRegSegLib.findings.coverage import (
+    coverage_warnings,
+    hidden_on,
+    left_out,
+    region_coverage,
+    shares_seen,
+    single_coverage,
+)
+from JointRegSegLib.findings.region_volumes import region_volumes
 from JointRegSegLib.images.grid import WorkingGrid
+from JointRegSegLib.images.labels import EDEMA, ENHANCING
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
 from JointRegSegLib.images.study import StudyImages
@@ -106,6 +115,22 @@ def test_a_given_mask_of_which_no_image_shows_half_is_named() -> None:
         told = coverage_warnings("fixed", shares, {}, segmented=False, given_mask=given_mask)
         doubt = "no image shows as much as half of the brain mask 'soft.nii.gz' of the fixed study: check that it"
         assert any(text.startswith(doubt) for text in told) == doubted
+
+
+def test_the_whole_tumor_contains_the_core_that_t1ce_shows_where_flair_ends() -> None:
+    """The tumour is half oedema, half core; FLAIR shows its upper slices, T1ce all of it or none."""
+    array = np.zeros(SHAPE, np.uint8)
+    array[4:12, 4:12, 4:12], array[4:12, 4:12, 8:12] = EDEMA, ENHANCING
+    for slabs, share in (({"t1ce": WHOLE, "flair": UPPER}, 0.75), ({"t1": WHOLE, "flair": UPPER}, 0.5)):
+        partial = study(slabs)
+        labels = partial.grid.to_sitk(torch.from_numpy(array))
+        coverage = single_coverage(partial, torch.from_numpy(array))
+        hidden = hidden_on(coverage, partial.grid, labels, None, labels)
+        rows = {row.region: row for row in region_volumes(labels, "given", None, coverage, hidden)}
+        whole_ml = np.count_nonzero(array) * 0.064
+        assert rows["whole_tumor"].volume_ml == pytest.approx(share * whole_ml)
+        assert rows["edema"].volume_ml == pytest.approx(0.25 * whole_ml)
+        assert rows["whole_tumor"].at_least
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
