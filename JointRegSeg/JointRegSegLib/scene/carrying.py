@@ -41,8 +41,6 @@ _LEAST_LOST_ML = 0.05
 """Smallest volume beyond the fixed image that is told."""
 _LEAST_SHARE = 0.01
 """Share of the fixed brain below which a map that loses most of its values is told; a single slice has more."""
-_MOST_LABELS = 300
-"""Number of distinct values above which a volume is no label map; brain parcellations have some 200."""
 _FEW_LABELS = 16
 """Number of distinct values up to which whole numbers are labels, however small their patches are."""
 _LEAST_EQUAL = 0.6
@@ -124,23 +122,21 @@ def check_place(carried: NodeToCarry, moving: StudyImages) -> None:
 
 
 def holds_labels(node: Any) -> bool:
-    """Return whether a node is a label map, or a volume that holds labels: few whole numbers in large patches.
+    """Return whether a node is a label map, or a volume that holds labels: few whole numbers, or many in large patches.
 
-    The intensities of an image change from voxel to voxel even where they are whole numbers. A volume with a unit or
-    with negative values is a map.
+    The intensities of an image change from voxel to voxel even where they are whole numbers. A volume with a unit is a
+    map.
     """
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return True
     if not node.IsA("vtkMRMLScalarVolumeNode") or display.unit_of(node):
         return False
     voxels = volume_array(node)
-    if not voxels.size or float(voxels.min()) < 0:
-        return False
     if voxels.dtype.kind == "f" and not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
         return False
     values, counts = np.unique(voxels, return_counts=True)
-    if len(values) > _MOST_LABELS or len(values) <= _FEW_LABELS:
-        return len(values) <= _FEW_LABELS
+    if len(values) <= _FEW_LABELS:
+        return len(values) > 0
     background = values[counts.argmax()]
     equal = pairs = 0
     for axis in range(3):
@@ -216,7 +212,7 @@ def lost_beyond(carried: NodeToCarry, back: sitk.Transform, fixed: sitk.Image) -
         fixed: Image onto whose grid it is brought.
     """
     grid = carried.grid
-    filled = np.any(list(carried.masks.values()), axis=0) if carried.voxels is None else carried.voxels != 0
+    filled = np.any(list(carried.masks.values()), axis=0) if carried.voxels is None else carried.voxels > 0
     shown = Geometry.from_sitk(fixed)
     everywhere = shown.to_sitk(np.ones(shown.shape, np.uint8))
     seen = _resampled(everywhere, grid.to_sitk(filled.astype(np.uint8)), back, linear=False) > 0

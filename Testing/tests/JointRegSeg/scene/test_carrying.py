@@ -9,7 +9,14 @@ import pytest
 import SimpleITK as sitk
 
 from JointRegSegLib.images.study import StudyImages
-from JointRegSegLib.scene.carrying import absent_from_brain, carried_along, check_place, node_to_carry
+from JointRegSegLib.scene.carrying import (
+    absent_from_brain,
+    carried_along,
+    check_place,
+    holds_labels,
+    lost_beyond,
+    node_to_carry,
+)
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.scene.volumes import add_volume
@@ -42,6 +49,27 @@ def test_a_segmentation_on_the_voxels_of_the_fixed_image_stays_as_it_is(slicer: 
     np.testing.assert_array_equal(
         masks_on(carried_along(node_to_carry(node, fixed), IDENTITY, image)(), fixed)["core"], drawn
     )
+
+
+def test_a_parcellation_is_labels_whatever_the_sign_and_number_of_its_values(slicer: ModuleType) -> None:
+    grid = Geometry((40, 40, 40), np.eye(4))
+    k, j, i = np.indices(grid.shape) // 4
+    parcels = 1 + (k * 10 + j) * 10 + i  # 1000 of them
+    outside = (k == 0) | (k == 9)
+    head = np.random.default_rng(0).normal(100, 20, grid.shape).astype(np.int16)
+    for array, expected in (
+        (np.where(outside, 0, parcels), True),
+        (np.where(outside, -1, parcels), True),
+        (np.where(outside, -1, parcels).astype(np.float32), True),
+        (head, False),
+        (head - 100, False),
+    ):
+        volume = array if array.dtype == np.float32 else array.astype(np.int16)
+        node = add_volume(volume, grid, "parcels")
+        assert holds_labels(node) == expected
+        inner = grid.to_sitk(np.zeros(grid.shape, np.uint8))[:, :, 4:36]
+        if expected:  # what lies around the parcels is nothing to lose
+            assert lost_beyond(node_to_carry(node, grid), IDENTITY, inner) == []
 
 
 @pytest.mark.parametrize("label", [False, True])
