@@ -64,6 +64,7 @@ class JointRegSegLogic:
         carry: Any = None,
         folderName: str = "",
         device: str = "auto",
+        movingIsEarlier: bool = False,
         progress: Progress | None = None,
     ) -> JointRegSegResult:
         """Segment and register two visits; the scene gains one folder of results, or nothing after an error or cancel.
@@ -97,6 +98,8 @@ class JointRegSegLogic:
             carry: Node, or list of nodes, of the moving visit (CEST maps, segmentations) to bring onto the fixed study.
             folderName: Name of the subject-hierarchy folder; by default it is made of the names of the studies.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+            movingIsEarlier: Whether the moving study is the earlier one; lesions are then told from it to the fixed
+                study. Changes remain moving minus fixed.
             progress: Called with the fraction done and a message; may raise to cancel.
 
         Raises:
@@ -123,6 +126,7 @@ class JointRegSegLogic:
             test_time_flips=flips,
             coregister=coregister,
             device=str(choose_device(device)),
+            moving_is_earlier=movingIsEarlier,
         )
 
         def compute(report: Progress) -> JointResult:
@@ -289,6 +293,7 @@ class JointRegSegLogic:
         Raises:
             ValueError: A visit or setting cannot be used; one sentence that names it.
         """
+        from .findings.follow_up import follow_up, reference_warnings, sentences_of_visits
         from .scene.follow_up import FollowUpResult, follow_up_columns
 
         if len(visits) < 2:
@@ -310,16 +315,15 @@ class JointRegSegLogic:
                     visits[number - 1],
                     fixedMask=brains[reference - 1],
                     movingMask=brains[number - 1],
+                    movingIsEarlier=number < reference,
                     folderName=f"{folderName} visit {number} to visit {reference}".strip(),
                     progress=part(report, done / len(others), (done + 1) / len(others)),
                     **options,
                 )
                 result.pairs[number] = pair
-                result.warnings += [f"visit {number}: {warning}" for warning in pair.warnings]
-            from .findings.follow_up import follow_up, reference_warnings
-
             joints = {number: pair.joint for number, pair in result.pairs.items()}
             result.rows = follow_up(joints, reference)
+            result.warnings += sentences_of_visits({n: pair.warnings for n, pair in result.pairs.items()}, reference)
             result.warnings += reference_warnings(joints, reference)
             if result.rows:
                 result.changes = add_table(follow_up_columns(result.rows), f"{folderName} volumes over time".strip())

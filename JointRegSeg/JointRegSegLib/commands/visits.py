@@ -66,7 +66,7 @@ def run_visits(options: Namespace) -> None:
             if options.scene:
                 write_scene(folder / "scene.mrb")
         report.summary["reference"] = reference
-        report.verdict = combined_pairs({f"visit {number}": pair.report for number, pair in result.pairs.items()})
+        report.verdict = combined_pairs({n: pair.report for n, pair in result.pairs.items()}, reference)
         report.warnings += result.warnings
         report.write(folder)
     for warning in report.warnings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..images.compartments import title_of
@@ -68,12 +68,18 @@ def follow_up(pairs: Mapping[int, JointResult], reference: int) -> tuple[FollowU
 
 
 def reference_warnings(pairs: Mapping[int, JointResult], reference: int) -> tuple[str, ...]:
-    """Return a sentence if the pairs measure the reference visit differently.
+    """Return sentences if the pairs measure the reference differently, and if lesions of earlier visits are compared.
 
     Args:
         pairs: As for ``follow_up``.
         reference: Number of the reference visit.
     """
+    warnings: tuple[str, ...] = ()
+    if any(visit < reference and pair.lesions for visit, pair in pairs.items()):
+        warnings = (
+            f"for the visits before the reference, visit {reference}, lesions.csv tells what became of a lesion "
+            f"from such a visit to visit {reference}, but its changes are the earlier minus the later volume",
+        )
     found = []
     for region in VOLUME_REGIONS:
         shown = _at_reference(pairs, region)
@@ -85,12 +91,32 @@ def reference_warnings(pairs: Mapping[int, JointResult], reference: int) -> tupl
             name = title_of(region).lower()
             found.append(f"{name} {low:.1f} to {high:.1f} ml ({shown.volume_ml:.1f} ml in the table)")
     if not found:
-        return ()
+        return warnings
     return (
+        *warnings,
         f"every other visit is compared with visit {reference} on voxels that suit both, and its volumes are not the "
         f"same on all of them: {enumerated(found)}; do not interpret changes over time that are no larger, or "
         "give images of like voxels for all visits",
     )
+
+
+def sentences_of_visits(sentences: Mapping[int, Sequence[str]], reference: int) -> list[str]:
+    """Return what was told of pairs in words of the visits; what concerns the reference alone is told once.
+
+    Args:
+        sentences: Sentences or phrases about a pair, in which the reference is the fixed and the other visit the moving
+            study, by the number of the other visit.
+        reference: Number of the reference visit.
+    """
+    told = []
+    for visit, of_pair in sentences.items():
+        for sentence in of_pair:
+            named = sentence.replace("the moving study", f"visit {visit}")
+            for words in ("the fixed study", "the fixed one"):
+                named = named.replace(words, f"visit {reference}")
+            of_reference = "the fixed study" in sentence and "the moving study" not in sentence
+            told.append(named if of_reference else f"visit {visit}: {named}")
+    return list(dict.fromkeys(told))
 
 
 def _at_reference(pairs: Mapping[int, JointResult], region: str) -> RegionVolume | None:

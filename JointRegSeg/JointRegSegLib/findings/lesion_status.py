@@ -19,7 +19,7 @@ SMALLEST_ML = 0.1
 NOISE_ML = SMALLEST_ML / 2
 """Volume below which a part is taken for noise: it neither makes a lesion an old one nor is left of it."""
 CHANGED_SHARE = 0.25
-"""Change of the volume, relative to that in the fixed study, from which a lesion counts as growing or shrinking."""
+"""Change of the volume, relative to that at the earlier visit, from which a lesion counts as growing or shrinking."""
 LESION_REGIONS = ("enhancing_tumor", "whole_tumor")
 """Regions whose lesions are listed."""
 NOT_COVERED = "not covered"
@@ -57,12 +57,14 @@ def _status(before_ml: float, after_ml: float) -> str:
     return "growing" if change > 0 else "shrinking"
 
 
-def lesion_warnings(lesions: Sequence[LesionChange]) -> tuple[str, ...]:
+def lesion_warnings(lesions: Sequence[LesionChange], moving_is_earlier: bool = False) -> tuple[str, ...]:
     """Return a sentence for each region in which new lesions contradict a total volume that falls.
 
     Args:
-        lesions: Lesions as ``lesion_changes`` lists them.
+        lesions: Lesions as ``lesion_changes`` lists them, with the earlier visit as the fixed study.
+        moving_is_earlier: Whether the earlier visit is called the moving study.
     """
+    course = "from the moving study to the fixed study, " if moving_is_earlier else ""
     warnings = []
     for region in LESION_REGIONS:
         rows = [row for row in lesions if row.region == region]
@@ -77,7 +79,7 @@ def lesion_warnings(lesions: Sequence[LesionChange]) -> tuple[str, ...]:
         parts += [_counted(len(growing), "growing", sum(row.moving_ml for row in growing))] if growing else []
         extent = "" if len(whole) == len(rows) else ", as far as both visits show its lesions whole,"
         warnings.append(
-            f"the {title_of(region).lower()}{extent} shrank by {percent:.0f} % in total, but there "
+            f"{course}the {title_of(region).lower()}{extent} shrank by {percent:.0f} % in total, but there "
             f"{'is' if len(new) + len(growing) == 1 else 'are'} {' and '.join(parts)}: see the table of lesions"
         )
     return tuple(warnings)

@@ -52,7 +52,7 @@ def lesion_changes(
     given: tuple[bool, bool] = (False, False),
     cut_off: tuple[Collection[str], Collection[str]] = ((), ()),
 ) -> tuple[LesionChange, ...]:
-    """List the lesions of both visits with their changes.
+    """List the lesions of both visits with their changes, where the fixed study is the earlier one.
 
     Args:
         fixed_labels: Classes (uint8) of the fixed study on its own grid; None if it was not segmented.
@@ -86,6 +86,30 @@ def lesion_changes(
             pair = _LesionPair(region, labels, fields, unseen, given, cut, moving_to_fixed, fixed_to_moving)
             found += pair.changes()
     return tuple(found)
+
+
+def exchanged(lesions: Sequence[LesionChange], to_other: sitk.Transform) -> tuple[LesionChange, ...]:
+    """Return lesions with the roles of the fixed and the moving study exchanged; their status stays.
+
+    Args:
+        lesions: Lesions of both visits.
+        to_other: Map of points of the former fixed space to points of the new one (LPS mm).
+    """
+    return tuple(
+        replace(
+            row,
+            fixed_ml=row.moving_ml,
+            moving_ml=row.fixed_ml,
+            fixed_parts=row.moving_parts,
+            moving_parts=row.fixed_parts,
+            center_ras_mm=_mirrored(to_other.TransformPoint(_mirrored(row.center_ras_mm))),
+            fixed_unseen_ml=row.moving_unseen_ml,
+            moving_unseen_ml=row.fixed_unseen_ml,
+            fixed_cut_off=row.moving_cut_off,
+            moving_cut_off=row.fixed_cut_off,
+        )
+        for row in lesions
+    )
 
 
 @dataclass(frozen=True)
@@ -190,7 +214,7 @@ class _LesionPair:
         else:
             there = self.moving.center(max(moving_parts, key=self.moving.volumes_ml.__getitem__))
             center = self.to_fixed.TransformPoint(there)
-        row = LesionChange(self.region, 0, "", before, after, len(fixed_parts), len(moving_parts), _to_ras(center))
+        row = LesionChange(self.region, 0, "", before, after, len(fixed_parts), len(moving_parts), _mirrored(center))
         return judged(
             replace(
                 row,
@@ -210,7 +234,7 @@ class _LesionPair:
         rows = []
         for number, volume in parts.volumes_ml.items():
             unseen_ml = _unseen_ml(parts, [number], self.unseen_by_fixed)
-            center = _to_ras(self.to_fixed.TransformPoint(parts.center(number)))
+            center = _mirrored(self.to_fixed.TransformPoint(parts.center(number)))
             row = LesionChange(self.region, 0, "", 0.0, volume, 0, 1, center, fixed_unseen_ml=unseen_ml)
             row = judged(replace(row, moving_cut_off=_unseen_ml(parts, [number], self.moving_end) > 0))
             if volume - unseen_ml >= SMALLEST_ML and row.status in ("new", "growing"):
@@ -332,8 +356,9 @@ def _at_voxels(mask: sitk.Image | None, image: sitk.Image) -> np.ndarray:
     return _array(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
 
 
-def _to_ras(point_lps: Sequence[float]) -> Point:
-    left, back, up = point_lps
+def _mirrored(point: Sequence[float]) -> Point:
+    """A point from LPS to RAS, or back."""
+    left, back, up = point
     return (-left, -back, up)
 
 

@@ -129,11 +129,12 @@ class LesionChange:
     Attributes:
         region: 'enhancing_tumor' or 'whole_tumor'.
         number: Number within the region, from 1; the largest lesion comes first.
-        status: 'new', 'growing', 'stable', 'shrinking' or 'vanished'; 'partly resected' or 'resected' where a resection
-            cavity took the place of what was lost; 'not covered' where the other visit does not show the place, and
-            'covered in part' where it shows too little of it to tell one of these, or neither study shows all of it.
-        fixed_ml: Volume in the fixed study, in ml; 0 for a new lesion.
-        moving_ml: Volume in the moving study, in ml; 0 for a lesion that vanished.
+        status: What became of it from the earlier to the later visit: 'new', 'growing', 'stable', 'shrinking' or
+            'vanished'; 'partly resected' or 'resected' where a resection cavity took the place of what was lost; 'not
+            covered' where the other visit does not show the place, and 'covered in part' where it shows too little of
+            it to tell one of these, or neither study shows all of it.
+        fixed_ml: Volume in the fixed study, in ml; 0 where it has none.
+        moving_ml: Volume in the moving study, in ml; 0 where it has none.
         fixed_parts: Connected parts in the fixed study that belong to the lesion.
         moving_parts: Connected parts in the moving study.
         center_ras_mm: Centre in the fixed space, RAS mm.

@@ -18,13 +18,13 @@ from ..findings.coverage import (
     shows_everything,
 )
 from ..findings.lesion_status import lesion_warnings
-from ..findings.lesions import lesion_changes
+from ..findings.lesions import exchanged, lesion_changes
 from ..findings.region_volumes import missing_compartments, region_volumes, unlike_regions, volume_changes
-from ..findings.result import JointResult, RegionVolume
+from ..findings.result import JointResult, LesionChange, RegionVolume
 from ..images.preprocessing.resampling import labels_on_grid
 from ..registration.deformation import Deformation
 from ..registration.native_warp import NativeWarp
-from ..registration.transforms import jacobian_image, pair_transform
+from ..registration.transforms import PairTransform, jacobian_image, pair_transform
 from .checks import CheckedPair
 from .coregistration import corrections
 from .native import NativeSegmentation, on_native_grid
@@ -61,20 +61,7 @@ def pair_results(
     for study, other in (("fixed", "moving"), ("moving", "fixed")):
         notes += missing_compartments(study, volumes[study], volumes[other])
     changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian)
-    lesions = lesion_changes(
-        fixed.measured,
-        moving.measured,
-        transform.moving_to_fixed,
-        transform.fixed_to_moving,
-        pair.guessed | unlike_regions(volumes["fixed"], volumes["moving"]),
-        (hidden["fixed"], hidden["moving"]),
-        (pair.fixed.brain, pair.moving.brain),
-        (pair.fixed.given_labels is not None, pair.moving.given_labels is not None),
-        (
-            {row.region for row in volumes["fixed"] if row.at_least},
-            {row.region for row in volumes["moving"] if row.at_least},
-        ),
-    )
+    lesions, of_lesions = _lesions(pair, segmented, volumes, hidden, transform, settings.moving_is_earlier)
     refined = settings.refine_iterations != 0
     similarity = refinement_settings(settings, grid.spacing_mm).similarity if refined else None
     summary = registration_summary(
@@ -114,11 +101,43 @@ def pair_results(
                 for role, checked in (("fixed", pair.fixed), ("moving", pair.moving))
             },
         },
-        warnings=(*pair.warnings, *notes, *lesion_warnings(lesions)),
+        warnings=(*pair.warnings, *notes, *of_lesions),
         probabilities={study: images for study, images in probabilities.items() if images},
         positioned={"fixed": pair.fixed.study, "moving": pair.moving.study},
         positions={"fixed": corrections(pair.fixed.positions), "moving": corrections(pair.moving.positions)},
     )
+
+
+def _lesions(
+    pair: CheckedPair,
+    segmented: tuple[NativeSegmentation, NativeSegmentation],
+    volumes: Mapping[str, tuple[RegionVolume, ...]],
+    hidden: Mapping[str, Mapping[str, sitk.Image]],
+    transform: PairTransform,
+    moving_is_earlier: bool,
+) -> tuple[tuple[LesionChange, ...], tuple[str, ...]]:
+    """Lesions with what became of them in the order of time, and warnings about them."""
+    order = [("fixed", pair.fixed, segmented[0].measured), ("moving", pair.moving, segmented[1].measured)]
+    maps = [transform.moving_to_fixed, transform.fixed_to_moving]
+    if moving_is_earlier:
+        order, maps = order[::-1], maps[::-1]
+    (first, earlier, before), (second, later, after) = order
+    lesions = lesion_changes(
+        before,
+        after,
+        maps[0],
+        maps[1],
+        pair.guessed | unlike_regions(volumes["fixed"], volumes["moving"]),
+        (hidden[first], hidden[second]),
+        (earlier.brain, later.brain),
+        (earlier.given_labels is not None, later.given_labels is not None),
+        (
+            {row.region for row in volumes[first] if row.at_least},
+            {row.region for row in volumes[second] if row.at_least},
+        ),
+    )
+    warnings = lesion_warnings(lesions, moving_is_earlier)
+    return exchanged(lesions, transform.fixed_to_moving) if moving_is_earlier else lesions, warnings
 
 
 def _measured(

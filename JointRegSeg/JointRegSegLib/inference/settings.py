@@ -42,6 +42,8 @@ class InferenceSettings:
         coregister: Align the images of a visit with the one whose voxels its results have where the patient has moved
             between them.
         device: A torch device such as 'cpu' or 'cuda'; None for CUDA where there is one.
+        moving_is_earlier: Whether the moving study is the earlier one, so that lesions are told from it to the fixed
+            study.
     """
 
     affine: str = "affine"
@@ -57,6 +59,7 @@ class InferenceSettings:
     registration_modalities: tuple[str, ...] | None = None
     coregister: bool = True
     device: str | None = None
+    moving_is_earlier: bool = False
 
     def __post_init__(self) -> None:
         if self.affine not in AFFINE_KINDS:

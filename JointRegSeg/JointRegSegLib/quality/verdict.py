@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..findings.follow_up import sentences_of_visits
 from ..images.modalities import TITLES
 from .registration_signs import PairQuality
 
@@ -208,12 +209,13 @@ def combined(registration: Verdict, segmentation: Verdict | None) -> dict[str, A
     return {"verdict": worst.level, "reasons": reasons, **details}
 
 
-def combined_pairs(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def combined_pairs(reports: Mapping[int, Mapping[str, Any]], reference: int) -> dict[str, Any]:
     """Return the worst verdict of several pairs with the reasons of all.
 
     Args:
-        reports: Entries of ``combined`` by the name of the pair, which is put before its reasons.
+        reports: Entries of ``combined`` by the number of the visit that was compared with the reference.
+        reference: Number of the reference visit.
     """
     worst = max((str(report["verdict"]) for report in reports.values()), key=LEVELS.index, default=GOOD)
-    reasons = [f"{name}: {reason}" for name, report in reports.items() for reason in report["reasons"]]
+    reasons = sentences_of_visits({visit: report["reasons"] for visit, report in reports.items()}, reference)
     return {"verdict": worst, "reasons": reasons}

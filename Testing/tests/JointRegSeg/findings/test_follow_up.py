@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from joint_studies import HeadStudy, exact_result
 
-from JointRegSegLib.findings.follow_up import FollowUpRow, follow_up, reference_warnings
+from JointRegSegLib.findings.follow_up import FollowUpRow, follow_up, reference_warnings, sentences_of_visits
 from JointRegSegLib.findings.region_volumes import VOLUME_REGIONS
-from JointRegSegLib.findings.result import JointResult, RegionVolume
+from JointRegSegLib.findings.result import JointResult, LesionChange, RegionVolume
 
 
 @pytest.fixture(scope="module")
@@ -101,4 +101,26 @@ def test_a_reference_of_which_the_volume_is_not_known_has_no_change_either(resul
     assert of_edema(follow_up({2: pair(result, 0.0, 4.0)}, reference=1)) == [
         (1, 0.0, 0.0, None, None),
         (2, 4.0, 4.0, None, 4.0),
+    ]
+
+
+def test_the_order_of_time_is_told_where_lesions_of_an_earlier_visit_are_compared(result: JointResult) -> None:
+    lesion = LesionChange("whole_tumor", 1, "growing", 5.0, 2.0, 1, 1, (0.0, 0.0, 0.0))
+    pairs = {1: replace(pair(result, 10.0, 4.0), lesions=(lesion,)), 3: pair(result, 10.0, 12.0)}
+    (sentence,) = reference_warnings(pairs, reference=2)
+    assert "what became of a lesion from such a visit to visit 2" in sentence
+    assert reference_warnings({3: pairs[1]}, reference=2) == ()
+
+
+def test_what_is_told_of_a_pair_names_the_visits_and_what_concerns_the_reference_stands_once() -> None:
+    of_reference = "the FLAIR image of the fixed study was aligned"
+    sentences = {
+        1: [of_reference, "the T1 image of the moving study is constant"],
+        2: [of_reference, "the moving study is hardly like the fixed one", "the registration should be checked"],
+    }
+    assert sentences_of_visits(sentences, reference=3) == [
+        "the FLAIR image of visit 3 was aligned",
+        "visit 1: the T1 image of visit 1 is constant",
+        "visit 2: visit 2 is hardly like visit 3",
+        "visit 2: the registration should be checked",
     ]

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from JointRegSegLib.findings.lesion_status import lesion_warnings
-from JointRegSegLib.findings.lesions import lesion_changes
+from JointRegSegLib.findings.lesions import exchanged, lesion_changes
 from JointRegSegLib.findings.result import LesionChange
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
@@ -92,6 +92,20 @@ def test_a_lesion_that_grows_to_one_side_is_one_lesion_however_much_it_grows(rea
     after = labels(((20, 25, 20), 8.0), *(((20, 25, i), 4.0) for i in range(26, reach)))
     (row,) = changes(before, after)
     assert (row.status, row.fixed_parts, row.moving_parts) == (status, 1, 1)
+
+
+def test_lesions_of_an_earlier_moving_study_keep_the_status_of_the_order_of_time() -> None:
+    """The later study is the fixed one, whose points lie 40 mm further along x in the earlier one."""
+    earlier, later = labels(((20, 30, 35), 4.0)), labels(((20, 30, 15), 6.0), ((8, 10, 10), 3.0))
+    there = sitk.TranslationTransform(3, (40.0, 0.0, 0.0))
+    in_order = lesion_changes(earlier, later, there.GetInverse(), there)
+    growing, new = (row for row in exchanged(in_order, there.GetInverse()) if row.region == "enhancing_tumor")
+    assert (growing.status, new.status) == ("growing", "new")
+    assert growing.fixed_ml > growing.moving_ml > 0
+    assert new.moving_ml == new.moving_parts == 0 < new.fixed_ml
+    assert growing.center_ras_mm == pytest.approx((-30.0, -60.0, 40.0), abs=0.1)
+    assert new.center_ras_mm == pytest.approx((-20.0, -20.0, 16.0), abs=0.1)
+    assert lesion_warnings(in_order) == ()
 
 
 def test_a_lesion_that_falls_apart_is_one_lesion() -> None:

@@ -157,6 +157,19 @@ def test_given_segmentations_of_different_conventions_are_compared_only_where_bo
     assert any("the fixed study has no number or segment for the necrotic core" in text for text in result.warnings)
 
 
+@pytest.mark.parametrize(("moving_is_earlier", "status"), [(False, "vanished"), (True, "new")])
+def test_lesions_are_told_in_the_order_of_time(
+    heads: tuple[HeadStudy, HeadStudy], moving_is_earlier: bool, status: str
+) -> None:
+    """Only the fixed study has a tumour."""
+    fixed = heads[0].images("fixed", tumor_labels=heads[0].labels)
+    moving = heads[0].images("moving", tumor_labels=heads[0].labels * 0)
+    settings = replace(QUICK, refine_iterations=0, affine="none", moving_is_earlier=moving_is_earlier)
+    lesions = process_pair(fixed, moving, None, settings).lesions
+    assert {row.status for row in lesions} == {status}
+    assert all(row.fixed_ml > 0 == row.moving_ml for row in lesions)
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
