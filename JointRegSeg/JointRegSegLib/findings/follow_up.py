@@ -83,7 +83,7 @@ def reference_warnings(pairs: Mapping[int, JointResult], reference: int) -> tupl
     found = []
     for region in VOLUME_REGIONS:
         shown = _at_reference(pairs, region)
-        if shown is None:
+        if shown is None or not shown.seen_share:  # a guess has no change anyway
             continue
         volumes = [row.volume_ml for pair in pairs.values() if (row := _volume(pair, "fixed", region)) is not None]
         low, high = min(volumes), max(volumes)
