@@ -35,6 +35,7 @@ _FARTHEST_DATA = 1 << 40
 _GZIP = b"\x1f\x8b"
 _VECTOR_INTENTS = (1006, 1007)  # NIfTI's codes of displacement fields and other vectors
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
+_LONG_INTEGERS = {1024: "i8", 1280: "u8"}  # and of the 64-bit integers
 
 
 class NotNifti1Error(ValueError):
@@ -47,7 +48,8 @@ class NiftiLayout:
 
     Attributes:
         sizes: Number of voxels along each axis, in the order of the file (i, j, k, measurement, ...).
-        dtype: Type of the values if they are real floating-point numbers; ``uint8`` stands for all other types.
+        dtype: Type of the values if they are real floating-point numbers or 64-bit integers; ``uint8`` stands for all
+            other types.
         data_offset: Position of the data in bytes; 0 where they are in another file (``.hdr`` and ``.img``).
         data_bytes: Size of the data in bytes.
     """
@@ -76,8 +78,9 @@ def is_pair(path: str | os.PathLike) -> bool:
 def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
     """Write a NIfTI-1 image that Slicer does not read as a plain file of at most four dimensions.
 
-    These are images in two files (``.hdr`` and ``.img``), and images of more than four dimensions of which all beyond
-    the third but one have a single entry, such as (x, y, z, 1, measurement).
+    These are images in two files (``.hdr`` and ``.img``), images of more than four dimensions of which all beyond the
+    third but one have a single entry, such as (x, y, z, 1, measurement), and 64-bit integers, at which Slicer's reader
+    ends the process where the axes are left-handed. These become 32-bit integers, or ``float64`` where they are larger.
 
     Args:
         path: Image file, for a pair either of the two.
@@ -101,13 +104,14 @@ def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
         if pair:
             raise
         return path  # the reader says what is wrong with it
-    if not pair and len(layout.sizes) <= 4:
+    is_long = layout.dtype.kind in "iu" and layout.dtype.itemsize == 8
+    if not pair and len(layout.sizes) <= 4 and not is_long:
         return path
     try:
         with _open(header_path) as file:
             header = bytearray(file.read(_HEADER_BYTES))
         order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
-        if not _squeeze(header, order, layout.sizes):
+        if not _squeeze(header, order, layout.sizes) and not is_long:
             return path
         with _open(data_path) as file:
             file.seek(int(struct.unpack(order + "f", header[108:112])[0]))
@@ -118,6 +122,12 @@ def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
         raise ValueError(
             f"'{data_path}' is truncated: it has {len(data)} of {layout.data_bytes} bytes; copy or export it again"
         )
+    if is_long:
+        values = np.frombuffer(data, layout.dtype)
+        limits = np.iinfo(np.int32)
+        code, kind = (8, "i4") if limits.min <= values.min() and values.max() <= limits.max else (64, "f8")
+        data = values.astype(order + kind).tobytes()
+        header[70:74] = struct.pack(order + "2h", code, _BITS[code])
     header[108:112] = struct.pack(order + "f", _HEADER_BYTES + 4)
     header[344:348] = b"n+1\0"
     plain = Path(folder) / f"{path.name.split('.')[0]}.nii"
@@ -197,7 +207,7 @@ def nifti_layout(path: str | os.PathLike) -> NiftiLayout:
         raise ValueError(f"'{path}' has a damaged NIfTI header: its data begin at byte {offset:.4g}")
     return NiftiLayout(
         sizes=tuple(sizes),
-        dtype=np.dtype(order + _FLOATS.get(datatype, "u1")),
+        dtype=np.dtype(order + (_FLOATS | _LONG_INTEGERS).get(datatype, "u1")),
         data_offset=int(offset) if single_file else 0,
         data_bytes=(math.prod(sizes) * bits + 7) // 8,
     )

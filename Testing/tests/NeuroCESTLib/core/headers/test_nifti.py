@@ -18,8 +18,12 @@ from NeuroCESTLib.core.headers.nifti import (
     non_finite_voxels,
     plain_file,
 )
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.sequences import read_sequence
+from NeuroCESTLib.scene.volumes import array_on, read_volume
 
 SHAPE = (3, 4, 5)
+LEFT_HANDED = Geometry(SHAPE, np.diag([-1.0, 1.0, 1.0, 1.0]))
 
 
 def written(path: Path, dtype: type = np.float32) -> Path:
@@ -161,6 +165,47 @@ def test_a_series_with_a_singleton_axis_or_in_two_files_becomes_a_plain_one(tmp_
         assert plain.parent == folder
         np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(plain))), expected)
     assert plain_file(tmp_path / "plain.nii", folder) == tmp_path / "plain.nii"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "expected"),
+    [("<i8", 3, "i4"), (">i8", -3, "i4"), ("<u8", 3, "i4"), ("<i8", 2**40, "f8"), (">u8", 2**40, "f8")],
+)
+def test_64_bit_integers_become_types_that_slicer_reads(
+    dtype: str, largest: int, expected: str, tmp_path: Path
+) -> None:
+    values = np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype)
+    values[-1, -1, -1] = largest
+    plain = plain_file(with_long_integers(tmp_path / "long.nii.gz", values), tmp_path)
+    read = sitk.GetArrayFromImage(sitk.ReadImage(str(plain)))
+    assert read.dtype == expected
+    np.testing.assert_array_equal(read, values)
+
+
+def test_left_handed_volumes_and_series_of_64_bit_integers_are_read(tmp_path: Path, slicer: object) -> None:
+    """Slicer's own reader ends the process at them."""
+    values = np.arange(2 * np.prod(SHAPE)).reshape(2, *SHAPE)
+    volume = read_volume(with_long_integers(tmp_path / "labels.nii.gz", values[0]))
+    np.testing.assert_array_equal(array_on(volume, LEFT_HANDED), values[0])
+    series = read_sequence(with_long_integers(tmp_path / "series.nii.gz", values))
+    np.testing.assert_array_equal(array_on(series.GetNthDataNode(1), LEFT_HANDED), values[1])
+
+
+def with_long_integers(path: Path, values: np.ndarray) -> Path:
+    """Write 64-bit integers of shape ([measurement,] K, J, I) on a left-handed grid."""
+    order, code = values.dtype.str[0], 1024 if values.dtype.kind == "i" else 1280
+    sizes = values.shape[::-1]
+    header = bytearray(348)
+    header[0:4] = struct.pack(order + "i", 348)
+    header[40:56] = struct.pack(order + "8h", len(sizes), *sizes, *[1] * (7 - len(sizes)))
+    header[70:74] = struct.pack(order + "2h", code, 64)
+    header[76:108] = struct.pack(order + "8f", *[1.0] * 8)
+    header[108:112] = struct.pack(order + "f", 352.0)
+    header[252:256] = struct.pack(order + "2h", 0, 1)
+    header[280:328] = struct.pack(order + "12f", *LEFT_HANDED.ijk_to_ras[:3].ravel())
+    header[344:348] = b"n+1\0"
+    path.write_bytes(gzip.compress(bytes(header) + b"\0" * 4 + values.tobytes()))
+    return path
 
 
 def test_half_a_pair_and_damaged_pairs_are_named(tmp_path: Path) -> None:
