@@ -22,6 +22,7 @@ from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.whole_files import write_text
 
+from .compartments_report import read_summary
 from .engine import STATE
 from .plan import FOLDERS, Job, Plan
 
@@ -98,8 +99,9 @@ def is_current(folder: Path, plan: Plan, record: Record, stage: str, subject: st
 def folders_to_redo(folder: Path, plan: Plan, targets: Sequence[str] = ()) -> list[str]:
     """Return the folders of stages that have to be done again, although Snakemake may take them for finished.
 
-    These are folders without a report, folders that are missing although a stage that reads them has one, as where a
-    stage fails when it is done again, and those of stages that read a file which has changed, whatever its time.
+    These are folders without a report or with damaged tables, folders that are missing although a stage that reads them
+    has one, as where a stage fails when it is done again, and those of stages that read a file which has changed,
+    whatever its time.
 
     Args:
         folder: Output folder of the run.
@@ -122,10 +124,21 @@ def folders_to_redo(folder: Path, plan: Plan, targets: Sequence[str] = ()) -> li
             if key in read or (folder / key).is_dir():
                 found.append(key)
             continue
+        if Path(key).name == FOLDERS["compartments"] and _is_damaged(folder / key):
+            found.append(key)
+            continue
         entry = _entry(folder, record, key)
         if any(_is_changed(folder, name, entry) for name in job.inputs):
             found.append(key)
     return found
+
+
+def _is_damaged(compartments: Path) -> bool:
+    try:
+        read_summary(compartments)
+    except ValueError:
+        return True
+    return False
 
 
 def _with_what_they_read(jobs: Mapping[str, Job], folders: Iterable[str]) -> set[str]:

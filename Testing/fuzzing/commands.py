@@ -234,6 +234,9 @@ def _write_results(folder: Path, plan: Path) -> None:
             (folder / visit / stage).mkdir(parents=True)
             (folder / visit / stage / "report.json").write_text("{}")
         rows = [f"{number},edema,mtr_asym_3.5ppm,%,9,0.5,{number},0.1,1.1,1,1.2,1,0.1" for number in "12"]
+        volumes = {number: {"regions": {"edema": {"volume_ml": 8 + 2 * int(number)}}} for number in "12"}
+        report = {"summary": {"visits": volumes}}
+        (folder / visit / "compartments" / "report.json").write_text(json.dumps(report))
         (folder / visit / "compartments" / "compartments.csv").write_text("\n".join([header, *rows]) + "\n")
     header = "region,quantity,unit,first,second,change,lower,upper"
     changes = ["edema,mtr_asym_3.5ppm,%,1,2,1,0.5,1.5", "edema,volume,ml,10,12,2,1,3"]

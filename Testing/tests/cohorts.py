@@ -66,7 +66,11 @@ if command == "compartments":
             writer.writerow(["edema", "volume", "ml", 10, 12, 2, "", ""])
 else:
     (output / "made").write_text(digest)
-(output / "report.json").write_text(json.dumps({"command": command}))
+report = {"command": command}
+if command == "compartments":
+    volumes = {visit: {"edema": {"volume_ml": 10 + 2 * number}} for number, visit in enumerate(visits)}
+    report["summary"] = {"visits": {visit: {"regions": regions} for visit, regions in volumes.items()}}
+(output / "report.json").write_text(json.dumps(report))
 """
 
 

@@ -265,14 +265,16 @@ def _differences(options: Namespace) -> list[str]:
 
 def _write(options: Namespace, folder: Path, result: CompartmentsResult, report: Report) -> None:
     """Write tables, segmentations, maps and scene."""
+    from NeuroCESTLib.core.checksum import sha256
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
 
     from ..scene.compartments.nodes import file_name, summary_of
 
-    write_table(result.table, folder / "compartments.csv")
-    if result.changes is not None:
-        write_table(result.changes, folder / "changes.csv")
+    tables = {"compartments.csv": result.table, "changes.csv": result.changes}
+    tables = {name: table for name, table in tables.items() if table is not None}
+    for name, table in tables.items():
+        write_table(table, folder / name)
     for visit, node in result.segmentations.items():
         write_node(node, folder / f"{file_name(visit)}_regions.seg.nrrd")
     for name, node in result.changeMaps.items():
@@ -282,5 +284,6 @@ def _write(options: Namespace, folder: Path, result: CompartmentsResult, report:
     if options.scene:
         write_scene(folder / "scene.mrb")
     report.summary |= summary_of(result.analysis)
+    report.summary["checksums"] = {name: sha256(folder / name) for name in tables}
     report.warnings += result.analysis.warnings
     write_report(options, folder, result, report)

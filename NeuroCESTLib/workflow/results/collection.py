@@ -9,6 +9,7 @@ from typing import Any
 
 from NeuroCESTLib.core.whole_files import write_csv
 
+from ..compartments_report import CHANGES, COMPARTMENTS, read_volumes
 from ..plan import FOLDERS, Plan
 from ..record import read_record
 from .comparisons import COMPARISON_COLUMNS, LATER, compare_all
@@ -24,6 +25,7 @@ from .rows import (
     statistic_rows,
     visit_labels,
     volume_rows,
+    volumes_left_out,
 )
 from .visit_order import order_warnings
 
@@ -38,7 +40,7 @@ class CohortResults:
         comparisons: Rows of ``comparison.csv``.
         failures: Results that are missing, in the order of the manifest.
         statistic: Which statistic was compared.
-        warnings: Sentences about the names of the visits, and about maps without any value.
+        warnings: Sentences about the names of the visits, maps without any value, and volumes that are not compared.
     """
 
     rows: list[Row]
@@ -82,21 +84,23 @@ def collect(
                 rows.append({**visit_labels(visit), "message": failure.sentence})
                 continue
             place = folder / subject / visit.name / FOLDERS["compartments"]
+            later = visit is not visits[0]
+            wanted = [visits[0]] * (later and not first_is_known) + [visit]
             try:
-                of_visit = read_table(place / "compartments.csv", ("region", "visit", "quantity", "n", "coverage"))
-                changed = read_table(place / "changes.csv", ("region", "quantity", "first", "second"))
+                in_ml = read_volumes(place, [one.name for one in (visits[0], visit)])
+                of_visit = read_table(place / COMPARTMENTS, ("region", "visit", "quantity", "n", "coverage"))
+                changed = read_table(place / CHANGES, ("region", "quantity", "first", "second")) if later else []
             except ValueError as error:
                 failures.append(Failure(visit.subject, visit.name, "compartments", str(error)))
                 rows.append({**visit_labels(visit), "message": str(error)})
                 continue
-            wanted = {visit.name} if first_is_known else {visit.name, visits[0].name}
-            for one in visits:
-                if one.name in wanted:
-                    rows += statistic_rows(one, of_visit) + volume_rows(one, visits[0], changed)
-                    warnings += maps_without_values(one, of_visit)
+            volumes = {one.name: volume_rows(one, in_ml[one.name]) for one in (visits[0], visit)}
+            for one in wanted:
+                rows += statistic_rows(one, of_visit) + volumes[one.name]
+                warnings += maps_without_values(one, of_visit) + volumes_left_out(one, volumes[one.name])
             first_is_known = True
             changes += [change_row(visit, visits[0], row) for row in changed]
-            at_first = statistic_rows(visits[0], of_visit) + volume_rows(visits[0], visits[0], changed)
+            at_first = statistic_rows(visits[0], of_visit) + volumes[visits[0].name]
             references += [{**row, LATER: visit.name} for row in at_first]
     comparisons = compare_all(rows, plan, compare, statistic, references)
     return CohortResults(rows, changes, comparisons, failures, statistic, tuple(warnings))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import combinations
 
 from ..plan import Plan
-from .rows import MEAN, Row
+from .rows import MEAN, TOTAL, Row
 from .statistics import Comparison, compare_paired, compare_unpaired, false_discovery_rate, holm
 from .visit_order import visit_numbers
 
@@ -149,7 +149,7 @@ def _compared(rows: Sequence[Row], visit: str, statistic: str) -> dict[tuple[str
     return {
         (row["subject"], row[visit], row["compartment"], row["quantity"]): row
         for row in rows
-        if row.get("statistic") in (statistic, "total") and math.isfinite(row["value"])
+        if row.get("statistic") in (statistic, TOTAL) and math.isfinite(row["value"])
     }
 
 

@@ -15,7 +15,7 @@ from ..plan import FOLDERS, Plan
 from ..visits import Visit
 from .collection import CohortResults
 from .comparisons import groups_of
-from .rows import Row
+from .rows import TOTAL, Row
 from .visit_order import common_names, visit_numbers
 
 MAIN = ("enhancing_tumor", "necrotic_core", "edema", "tumor_core", "whole_tumor", "contralateral", "white_matter")
@@ -138,7 +138,7 @@ def _pictures(folder: Path, plan: Plan, results: CohortResults, compare: str | N
     of_quantity: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     units: dict[str, str] = {}
     for row in results.rows:
-        if row.get("statistic") in (results.statistic, "total") and row["compartment"] in MAIN:
+        if row.get("statistic") in (results.statistic, TOTAL) and row["compartment"] in MAIN:
             places = of_quantity.setdefault(row["quantity"], {}).setdefault(row["compartment"], {})
             places.setdefault(row["subject"], {})[row["visit"]] = row["value"]
             units[row["quantity"]] = row["unit"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from NeuroCESTLib.core.checked_json import read_text
 
+from ..compartments_report import REMEDY
 from ..visits import Visit
 
 COHORT_COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
@@ -25,21 +26,21 @@ STATISTICS = {"mean": "mean_se", "median": "", "pure": "pure_se", "fit": "fit_se
 MEAN = "mean"
 """Statistic that is compared unless another one is asked for."""
 VOLUME = "volume"
+TOTAL, LEAST = "total", "least"
+"""Statistics of a volume; it is the least one where the anatomical images do not show all of the compartment."""
 
 Row = dict[str, Any]
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a table of ``cestquant compartments``; ValueError where it is damaged."""
-    if not path.is_file():
-        return []
-    remedy = "remove its folder and run again"
+    """Rows of a table of ``cestquant compartments``; ValueError where it is missing or damaged."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, remedy))))
+        reader = csv.DictReader(io.StringIO(read_text(path, REMEDY)))
+        rows, titles = list(reader), reader.fieldnames or ()
     except csv.Error:
-        raise ValueError(f"'{path}' is a damaged table: {remedy}") from None
-    if any(row.get(column) is None for row in rows for column in columns):
-        raise ValueError(f"'{path}' is a damaged table, in which fields are missing: {remedy}")
+        raise ValueError(f"'{path}' is a damaged table: {REMEDY}") from None
+    if not {*columns} <= {*titles} or any(row[column] is None for row in rows for column in columns):
+        raise ValueError(f"'{path}' is a damaged table, in which fields are missing: {REMEDY}")
     return rows
 
 
@@ -58,20 +59,23 @@ def statistic_rows(visit: Visit, table: Sequence[Mapping[str, str]]) -> list[Row
     return found
 
 
-def volume_rows(visit: Visit, first: Visit, changes: Sequence[Mapping[str, str]]) -> list[Row]:
-    """Volumes of the compartments, which the table of changes has for both visits."""
-    column = "first" if visit is first else "second"
+def volume_rows(visit: Visit, volumes: Mapping[str, tuple[float, bool]]) -> list[Row]:
+    """Rows of ``cohort.csv`` from the volumes of a visit, see ``compartments_report.read_volumes``."""
+    found = []
+    for compartment, (value, at_least) in volumes.items():
+        what = {"compartment": compartment, "quantity": VOLUME, "unit": "ml"}
+        found.append({**visit_labels(visit), **what, "statistic": LEAST if at_least else TOTAL, "value": value})
+    return found
+
+
+def volumes_left_out(visit: Visit, rows: Sequence[Row]) -> list[str]:
+    """Name the compartments of a visit of which the volumes are only the least ones."""
+    names = [row["compartment"] for row in rows if row["statistic"] == LEAST]
+    if not names:
+        return []
     return [
-        {
-            **visit_labels(visit),
-            "compartment": row["region"],
-            "quantity": VOLUME,
-            "unit": row.get("unit", "ml"),
-            "statistic": "total",
-            "value": _number(row[column]),
-        }
-        for row in changes
-        if row.get("quantity") == VOLUME and math.isfinite(_number(row[column]))
+        f"{visit.subject} {visit.name}: the anatomical images do not show all of {', '.join(names)}, so that the "
+        "volumes are the least ones; they are not compared"
     ]
 
 

@@ -127,6 +127,7 @@ def _summary_of_visit(visit: Visit) -> dict[str, Any]:
     return {
         "regions": {
             region.name: {
+                "kind": region.kind,
                 "volume_ml": region.volume_ml,
                 "at_least": region.at_least,
                 "covered_ml": region.covered_ml,

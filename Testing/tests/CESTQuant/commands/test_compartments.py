@@ -19,6 +19,7 @@ from CESTQuantLib.batch import main
 from CESTQuantLib.fitting.marquardt import Status
 from CESTQuantLib.logic import CESTQuantLogic
 from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, linear_transform
+from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on, read_segmentation
 from NeuroCESTLib.scene.volumes import read_volume
 from NeuroCESTLib.scene.writing import write_node
@@ -66,6 +67,9 @@ def test_maps_of_an_anonymous_fit_are_fitted_again_where_their_files_are_given(
     usual = ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--draws", 50]
     without = compartments(tmp_path / "without", *usual)
     assert {row["fit"] for row in rows_of(without / "compartments.csv")} == {""}
+    summary = json.loads((without / "report.json").read_text(encoding="utf-8"))["summary"]
+    assert summary["checksums"] == {"compartments.csv": sha256(without / "compartments.csv")}
+    assert {region["kind"] for region in summary["visits"]["visit 1"]["regions"].values()} >= {"tumor", "rim"}
     found = compartments(tmp_path / "found", *usual, "--files", *files)
     row = row_of(rows_of(found / "compartments.csv"), region="edema", quantity="mtr_asym_3.5ppm")
     assert float(row["fit"]) == pytest.approx(float(row["mean"]), rel=0.1)

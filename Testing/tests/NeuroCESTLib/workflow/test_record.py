@@ -34,7 +34,7 @@ def made(folder: Path, *stages: str, time: int = 100, subject: str = "s01") -> N
     for number, stage in enumerate(stages):
         report = folder / subject / "v1" / FOLDERS[stage] / "report.json"
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text("{}")
+        report.write_text('{"summary": {}}')
         os.utime(report, (time + number, time + number))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from browser import find_browser, running_browser
 from cohorts import read_table
 
 from CESTQuantLib.compartments.results.change import Change
+from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
+from NeuroCESTLib.workflow.record import folders_to_redo
 from NeuroCESTLib.workflow.results.collection import collect
 from NeuroCESTLib.workflow.results.rows import CHANGE_COLUMNS
 from NeuroCESTLib.workflow.settings import Settings
@@ -25,6 +28,24 @@ def write(path: Path, header: str, *rows: list[object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header.split(), *rows])
+
+
+def write_report(place: Path, volumes_ml: dict[str, float], least: str = "", checksums: bool = False) -> None:
+    """Write the report of ``cestquant compartments`` with volumes of the oedema and a rim at each visit.
+
+    Args:
+        place: Folder of the stage.
+        volumes_ml: Volume at each visit.
+        least: Visit whose anatomical images do not show all of the oedema.
+        checksums: Whether the report has the checksums of the tables in the folder.
+    """
+    visits = {}
+    for visit, volume_ml in volumes_ml.items():
+        rim = {"kind": "rim", "volume_ml": 30, "at_least": False}
+        edema = {"kind": "tumor", "volume_ml": volume_ml, "at_least": visit == least}
+        visits[visit] = {"regions": {"edema": edema, "rim_5mm": rim}}
+    summary = {"visits": visits, "checksums": {file.name: sha256(file) for file in place.glob("*.csv") if checksums}}
+    (place / "report.json").write_text(json.dumps({"summary": summary}), encoding="utf-8")
 
 
 @pytest.fixture
@@ -50,6 +71,7 @@ def folder(tmp_path: Path) -> Path:
             ["edema", "amide", "", base, base + rise, rise, rise - 0.1, rise + 0.1],
             ["edema", "volume", "ml", 10, 12 + number, 2 + number, "", ""],
         )
+        write_report(tmp_path / subject / "v2" / "compartments", {"v1": 10, "v2": 12 + number})
     (tmp_path / "s06" / "v2" / "maps" / "report.json").unlink()
     (tmp_path / "s06" / "v2" / "logs").mkdir()
     (tmp_path / "s06" / "v2" / "logs" / "fit.log").write_text("50 %\nerror: 'cest.nii' has no voxels\nwarning: x\n")
@@ -127,7 +149,7 @@ def test_a_command_that_was_killed_before_it_said_anything_has_failed(folder: Pa
     assert message.startswith("fit of v2: it ended without a message: it was stopped")
 
 
-@pytest.mark.parametrize("damage", [b"region,visit\nedema,v1\n", b"\xff\xfe\x00", b"x" * 200_000 + b"\n1\n"])
+@pytest.mark.parametrize("damage", [b"", b"region,visit\nedema,v1\n", b"\xff\xfe\x00", b"x" * 200_000 + b"\n1\n"])
 @pytest.mark.parametrize("name", ["compartments.csv", "changes.csv"])
 def test_a_visit_with_a_damaged_table_is_named_and_the_others_count(
     name: str, damage: bytes, folder: Path, capsys: pytest.CaptureFixture
@@ -141,6 +163,72 @@ def test_a_visit_with_a_damaged_table_is_named_and_the_others_count(
     assert message.endswith("remove its folder and run again")
     assert {row["subject"] for row in rows if not row["message"]} == {"s02", "s03", "s04", "s05"}
     assert "Error" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["compartments.csv", "changes.csv"])
+def test_a_visit_whose_table_was_cut_or_removed_is_named_and_done_again(name: str, folder: Path) -> None:
+    place = folder / "s01" / "v2" / "compartments"
+    write_report(place, {"v1": 10, "v2": 12}, checksums=True)
+    plan = Plan.read(folder / ".neurocest" / "plan.json")
+    key = "s01/v2/compartments"
+    assert key not in folders_to_redo(folder, plan)
+    whole = (place / name).read_bytes()
+    for content in (whole[: whole.rindex(b"\n", 0, -1) + 1], whole[:-3], None):  # at the end of a line, within one
+        if content is None:
+            (place / name).unlink()
+        else:
+            (place / name).write_bytes(content)
+        (failure,) = [each for each in collect(folder, plan, None).failures if each.subject == "s01"]
+        assert failure.stage == "compartments"
+        assert failure.sentence.startswith(f"'{place / name}' is ")
+        assert failure.sentence.endswith("remove its folder and run again")
+        assert key in folders_to_redo(folder, plan)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"summary": {"visits": {"v1": {}}}}'])
+def test_a_visit_with_a_damaged_report_is_named(damage: str, folder: Path) -> None:
+    report = folder / "s01" / "v2" / "compartments" / "report.json"
+    report.write_text(damage, encoding="utf-8")
+    plan = Plan.read(folder / ".neurocest" / "plan.json")
+    (failure,) = [each for each in collect(folder, plan, None).failures if each.subject == "s01"]
+    assert failure.sentence.startswith(f"'{report}' is a damaged report")
+
+
+def test_a_volume_that_is_only_the_least_one_is_marked_and_not_compared(folder: Path) -> None:
+    plan = Plan.read(folder / ".neurocest" / "plan.json")
+    volumes = {"kind": "paired", "quantity": "volume"}
+
+    def compared() -> list[int]:
+        found = collect(folder, plan, None).comparisons
+        return [row["n_first"] for row in found if volumes.items() <= row.items()]
+
+    before = compared()
+    write_report(folder / "s01" / "v2" / "compartments", {"v1": 10, "v2": 12}, least="v2")
+    results = collect(folder, plan, None)
+    of_subject = [row for row in results.rows if row["subject"] == "s01" and row["quantity"] == "volume"]
+    assert {row["visit"]: row["statistic"] for row in of_subject} == {"v1": "total", "v2": "least"}
+    assert compared() == [count - 1 for count in before] == [4]
+    assert results.warnings == (
+        "s01 v2: the anatomical images do not show all of edema, so that the volumes are the least ones; they are not "
+        "compared",
+    )
+
+
+def test_a_single_visit_has_its_volumes_too_and_they_are_compared(folder: Path) -> None:
+    visits = dict(Plan.read(folder / ".neurocest" / "plan.json").visits)
+    for subject in ("s07", "s08"):
+        files = {"t1": f"/{subject}/t1.nii", "cest": f"/{subject}/cest.nii", "protocol": "/p.json"}
+        visits[subject] = [Visit(subject, "v1", files, {"group": "single"})]
+        for stage in ("fit", "segmentation", "compartments"):
+            (folder / subject / "v1" / FOLDERS[stage]).mkdir(parents=True)
+            (folder / subject / "v1" / FOLDERS[stage] / "report.json").write_text("{}")
+        place = folder / subject / "v1" / "compartments"
+        write(place / "compartments.csv", "visit region quantity unit n coverage mean median fit fit_se mean_se")
+        write_report(place, {"v1": 20})
+    results = collect(folder, Plan(visits, Settings()), "group")
+    assert [row["value"] for row in results.rows if row["subject"] == "s07"] == [20.0]
+    found = {(row["first_group"], row["second_group"]): row for row in results.comparisons if row["visit"] == "1"}
+    assert (found["first", "single"]["quantity"], found["first", "single"]["difference"]) == ("volume", 10.0)
 
 
 def test_a_map_without_values_is_told_for_its_visit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +279,8 @@ def test_each_later_visit_is_compared_with_the_first_one_of_its_own_table(tmp_pa
             rows = [[v, "edema", "amide", "", 9, 1, m, m, "", "", 0.1] for v, m in (("v1", first), (visit, second))]
             write(place / "compartments.csv", header, *rows)
             write(place / "changes.csv", "region quantity unit first second change lower upper")
-    compared = collect(tmp_path, Plan(visits, Settings()), None).comparisons
+            write_report(place, {"v1": first, visit: second})
+    compared = [row for row in collect(tmp_path, Plan(visits, Settings()), None).comparisons if row["unit"] != "ml"]
     assert {row["visit"]: (row["first"], row["second"]) for row in compared} == {
         "2 against 1": (11.0, 13.0),
         "3 against 1": (15.0, 17.0),
