@@ -45,8 +45,8 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
 def readable_file(path: Path) -> Iterator[tuple[Path, ImageHeader]]:
     """Give an image file that Slicer reads, with its header: the file itself, or a temporary copy.
 
-    The copy is a single file of at most four dimensions with perpendicular axes; a doubtful orientation is told in a
-    warning once the file was read.
+    The copy is a single file of at most four dimensions with perpendicular axes of positive voxel sizes; a doubtful
+    orientation is told in a warning once the file was read.
 
     Raises:
         ValueError: The file is not an image, truncated or sheared; the message names it.

@@ -45,6 +45,7 @@ class NiftiOrientation:
         mm_per_unit: Length in mm of the unit in the file.
         spacing_mm: Voxel size (3,) along i, j and k, which the sform may contradict.
         rank: Number of axes in space, at most 3.
+        negative_spacing: Whether a voxel size is negative in the file, which NIfTI does not allow.
     """
 
     sizes: tuple[int, int, int]
@@ -54,6 +55,7 @@ class NiftiOrientation:
     mm_per_unit: float
     spacing_mm: np.ndarray
     rank: int = 3
+    negative_spacing: bool = False
 
     def distance_mm(self, first: np.ndarray, second: np.ndarray) -> float:
         """Return the largest distance in mm between the corners that two maps (4, 4) give the image."""
@@ -102,7 +104,8 @@ def nifti_orientation(path: str | os.PathLike) -> NiftiOrientation | None:
     order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
     rank, *sizes = struct.unpack(order + "4h", header[40:48])
     i, j, k = (max(size, 1) if axis < rank else 1 for axis, size in enumerate(sizes))
-    qfac, *spacing = struct.unpack(order + "4f", header[76:92])
+    qfac, *sides = struct.unpack(order + "4f", header[76:92])
+    spacing = np.abs(sides)
     qform_code, sform_code = struct.unpack(order + "2h", header[252:256])
     b, c, d, *offset = struct.unpack(order + "6f", header[256:280])
     rows = np.array(struct.unpack(order + "12f", header[_SFORM : _SFORM + 48]), dtype=float).reshape(3, 4)
@@ -113,7 +116,8 @@ def nifti_orientation(path: str | os.PathLike) -> NiftiOrientation | None:
         qform[:3] *= scale
     if sform_code > 0:
         sform = np.vstack([rows * scale, (0, 0, 0, 1)])
-    return NiftiOrientation((i, j, k), qform, sform, order, scale, np.abs(spacing) * scale, min(max(rank, 1), 3))
+    negative = any(side < 0 for side in sides)
+    return NiftiOrientation((i, j, k), qform, sform, order, scale, spacing * scale, min(max(rank, 1), 3), negative)
 
 
 def check_orientation(path: str | os.PathLike) -> None:
@@ -168,7 +172,8 @@ def orientation_notes(path: str | os.PathLike, used: np.ndarray) -> list[str]:
 def straight_file(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Path, list[str]]:
     """Return a file that ITK reads rightly: the file itself, or a copy with a straight sform of the same voxel size.
 
-    ITK refuses a sheared sform, and takes the voxel size of the header where the sform contradicts it.
+    ITK refuses a sheared sform, takes the voxel size of the header where the sform contradicts it, and mirrors the
+    image where that is negative.
 
     Args:
         path: File of any format.
@@ -182,35 +187,42 @@ def straight_file(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[P
     """
     path = Path(path)
     found = nifti_orientation(path)
-    straight = None if found is None or found.qform is not None else found.straight_sform
-    if found is None or straight is None:
+    if found is None:
         return path, []
-    skew, scales = _is_skew(found.sform), np.linalg.norm(straight[:3, :3], axis=0)
+    straight = None if found.qform is not None else found.straight_sform
+    skew = straight is not None and _is_skew(found.sform)
+    scales = found.spacing_mm if straight is None else np.linalg.norm(straight[:3, :3], axis=0)
     resized = not np.allclose(scales, found.spacing_mm, rtol=1e-3)
-    if not skew and not resized:
+    if not (skew or resized or found.negative_spacing):
         return path, []
-    if found.shear_mm > LARGEST_SHIFT_MM:
+    if straight is not None and found.shear_mm > LARGEST_SHIFT_MM:
         raise ValueError(
             f"'{path}' has an sform whose axes are not perpendicular: straightening it would move a corner by "
             f"{found.shear_mm:.2g} mm, more than {LARGEST_SHIFT_MM:g} mm; resample it to a rectangular grid first"
         )
-    copy = Path(folder) / (path.name[:-3] if path.name.lower().endswith(".gz") else path.name)
+    copy = Path(folder) / f"straight_{path.name[:-3] if path.name.lower().endswith('.gz') else path.name}"
     with _opened(path) as source, open(copy, "wb") as target:
         shutil.copyfileobj(source, target)
     with open(copy, "r+b") as file:
-        file.seek(_SFORM)
-        file.write(struct.pack(found.order + "12f", *(straight[:3] / found.mm_per_unit).ravel()))
+        if straight is not None:
+            file.seek(_SFORM)
+            file.write(struct.pack(found.order + "12f", *(straight[:3] / found.mm_per_unit).ravel()))
         file.seek(_SPACING)
         file.write(struct.pack(found.order + "3f", *(scales / found.mm_per_unit)))
-    if not skew:
+    notes = []
+    if found.negative_spacing:
+        notes.append(f"'{path}' has a negative voxel size (pixdim), which NIfTI does not allow: its sign is ignored")
+    if skew:
+        notes.append(
+            f"the axes of '{path}' are not quite perpendicular: its sform was straightened, which moves its corners by "
+            f"up to {found.shear_mm:.2g} mm"
+        )
+    elif resized:
         shown = [" x ".join(f"{size:.4g}" for size in sizes) for sizes in (found.spacing_mm, scales)]
-        return copy, [
+        notes.append(
             f"'{path}' has voxels of {shown[0]} mm by its spacing and of {shown[1]} mm by its sform: the sform is used"
-        ]
-    return copy, [
-        f"the axes of '{path}' are not quite perpendicular: its sform was straightened, which moves its corners by up "
-        f"to {found.shear_mm:.2g} mm"
-    ]
+        )
+    return copy, notes
 
 
 @contextlib.contextmanager
@@ -236,7 +248,7 @@ def _is_skew(matrix: np.ndarray | None) -> bool:
 
 
 def _from_quaternion(
-    bcd: tuple[float, float, float], offset: list[float], spacing: list[float], qfac: float
+    bcd: tuple[float, float, float], offset: list[float], spacing: np.ndarray, qfac: float
 ) -> np.ndarray:
     """Map (4, 4) of a quaternion, as in nifti1.h."""
     b, c, d = bcd

@@ -191,6 +191,17 @@ def test_left_handed_volumes_and_series_of_64_bit_integers_are_read(tmp_path: Pa
     np.testing.assert_array_equal(array_on(series.GetNthDataNode(1), LEFT_HANDED), values[1])
 
 
+def test_a_copy_can_be_straightened_too(tmp_path: Path, slicer: object) -> None:
+    values = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    path = with_long_integers(tmp_path / "a.nii.gz", values)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[80:84] = struct.pack("<f", -1.0)
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.warns(UserWarning, match=rf"'{path}' has a negative voxel size"):
+        volume = read_volume(path)
+    np.testing.assert_array_equal(array_on(volume, LEFT_HANDED), values)
+
+
 def with_long_integers(path: Path, values: np.ndarray) -> Path:
     """Write 64-bit integers of shape ([measurement,] K, J, I) on a left-handed grid."""
     order, code = values.dtype.str[0], 1024 if values.dtype.kind == "i" else 1280

@@ -91,6 +91,21 @@ def test_the_sform_gives_the_voxel_size_where_the_header_says_otherwise(tmp_path
         assert read_image(path).GetSpacing() == (2.0, 2.0, 2.0)
 
 
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (1, 1)])
+def test_the_sign_of_a_negative_voxel_size_is_ignored(tmp_path: Path, codes: tuple[int, int]) -> None:
+    """ITK would mirror the image about its first voxel."""
+    path = write(tmp_path / "a.nii", codes=codes)
+    expected = Geometry.from_sitk(sitk.ReadImage(str(path))).ijk_to_ras
+    content = bytearray(path.read_bytes())
+    content[SPACING : SPACING + 4] = struct.pack("<f", -1.0)
+    path.write_bytes(bytes(content))
+    words = rf"'{path}' has a negative voxel size \(pixdim\), which NIfTI does not allow: its sign is ignored"
+    with pytest.warns(UserWarning, match=words) as told:
+        image = read_image(path)
+    np.testing.assert_allclose(Geometry.from_sitk(image).ijk_to_ras, expected, atol=1e-5)
+    assert len(told) == 1
+
+
 def test_a_file_without_orientation_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii.gz", codes=(0, 0))
     with pytest.warns(UserWarning, match="has neither a qform nor an sform: its orientation is unknown"):
