@@ -14,7 +14,8 @@ from NeuroCESTLib.core.headers.limits import check_grid
 from NeuroCESTLib.core.headers.metaimage import check_metaimage, is_metaimage
 from NeuroCESTLib.core.headers.nifti import check_nifti, is_nifti, is_pair
 from NeuroCESTLib.core.headers.nifti_orientation import check_orientation
-from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
+from NeuroCESTLib.core.headers.nrrd import is_nrrd
+from NeuroCESTLib.core.headers.nrrd_checks import check_nrrd
 
 
 def check_file(path: str | os.PathLike, trust_size: bool = False) -> None:

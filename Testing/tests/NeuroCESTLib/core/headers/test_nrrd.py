@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from NeuroCESTLib.core.headers.checks import check_file
-from NeuroCESTLib.core.headers.nrrd import ENCODINGS, check_nrrd, read_nrrd_header
+from NeuroCESTLib.core.headers.nrrd import read_nrrd_header
+from NeuroCESTLib.core.headers.nrrd_checks import ENCODINGS, check_nrrd
 
 SOUND = {
     "type": "uint8",
