@@ -47,6 +47,11 @@ xyz-color 4-color rgba-color 3-vector 3-gradient 3-normal 4-vector quaternion 2d
 2d-masked-symmetric-matrix 2d-matrix 2d-masked-matrix 3d-symmetric-matrix 3d-masked-symmetric-matrix 3d-matrix
 3d-masked-matrix ??? none
 """
+_NAMED_LENGTHS = """
+m meter meters metre metres dm cm centimeter centimeters centimetre centimetres um µm μm micron microns micrometer
+micrometers micrometre micrometres nm in inch inches
+"""
+_OTHER_LENGTHS = frozenset(_NAMED_LENGTHS.split())
 _KINDS = frozenset(_NAMED_KINDS.split())
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -142,6 +147,12 @@ def _check_place(header: NrrdHeader) -> None:
         raise header.damaged("it gives both space and space dimension")
     if len(header.whole_numbers("space dimension")) > 1 or not 0 <= header.space_dimension <= _MOST_DIMENSIONS:
         raise header.damaged("space dimension must be a whole number")
+    for field in ("space units", "units"):
+        if other := [unit for unit in _QUOTED.findall(header.fields.get(field, "")) if unit.lower() in _OTHER_LENGTHS]:
+            raise ValueError(
+                f"'{header.path}' gives its place in {quoted(other[0])} ({field}), but readers of NRRD files take it "
+                "for millimetres: save it in mm"
+            )
     vectors, count = header.vectors("space directions"), header.space_dimension
     origins, frame = header.vectors("space origin"), header.vectors("measurement frame")
     for field, found in (("space directions", vectors), ("space origin", origins), ("measurement frame", frame)):

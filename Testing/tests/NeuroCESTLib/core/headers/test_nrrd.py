@@ -98,6 +98,8 @@ def test_numbers_written_as_text_pass(encoding: str, tmp_path: Path) -> None:
         ({"byte_skip": "many"}, "byte skip is 'many'"),
         ({"labels": '"x" ' + "y" * 3000}, "must be texts in quotation marks"),
         ({"units": "m" * 5000}, "units is too long"),
+        ({"units": '"cm" "cm" "cm"'}, "gives its place in 'cm' (units)"),
+        ({"space_units": '"m" "m" "m"'}, "gives its place in 'm' (space units)"),
         ({"data_file": "../elsewhere.raw"}, "which is missing beside it"),
         ({"data_file": "%s%n 1 2 1"}, "are no pattern"),
         ({"content": "x" * (1 << 21)}, "too long"),
@@ -106,6 +108,11 @@ def test_numbers_written_as_text_pass(encoding: str, tmp_path: Path) -> None:
 )
 def test_a_header_that_would_mislead_its_reader_is_refused(changes: dict, words: str, tmp_path: Path) -> None:
     assert words in refusal(written(tmp_path / "v.nrrd", **changes))
+
+
+@pytest.mark.parametrize("units", ['"mm" "mm" "mm"', '"millimeter" "" "???"', '"mm" "mm" "mm" "s"'])
+def test_millimetres_and_units_that_are_no_length_pass(units: str, tmp_path: Path) -> None:
+    check_file(written(tmp_path / "v.nrrd", space_units=units))
 
 
 @pytest.mark.parametrize(
