@@ -13,7 +13,8 @@ import numpy as np
 
 from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.core.headers.nifti import non_finite_voxels, plain_file
-from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, straight_file
+from NeuroCESTLib.core.headers.nifti_orientation import straight_file
+from NeuroCESTLib.core.headers.orientation import orientation_notes
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header

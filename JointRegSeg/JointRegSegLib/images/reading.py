@@ -19,9 +19,10 @@ import SimpleITK as sitk
 from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
 from NeuroCESTLib.core.headers.metaimage import check_metaimage, is_metaimage
 from NeuroCESTLib.core.headers.nifti import NotNifti1Error, is_nifti, nifti_layout
-from NeuroCESTLib.core.headers.nifti_orientation import check_orientation, orientation_notes, quiet_itk, straight_file
+from NeuroCESTLib.core.headers.nifti_orientation import check_orientation, quiet_itk, straight_file
 from NeuroCESTLib.core.headers.nrrd import is_nrrd
 from NeuroCESTLib.core.headers.nrrd_checks import check_nrrd
+from NeuroCESTLib.core.headers.orientation import orientation_notes
 from NeuroCESTLib.core.labels.conventions import LabelConvention
 from NeuroCESTLib.core.output.hidden import temporary_folder
 

@@ -1,7 +1,6 @@
-"""Orientation in the headers of NIfTI-1 files: qform and sform, whether they agree, and sheared ones.
+"""Orientation in the headers of NIfTI-1 files: qform and sform, voxel sizes, and sheared axes.
 
 ITK, with which files are read, refuses an sform whose axes are not perpendicular, and says that the file is damaged.
-Where two transforms are given and differ, it silently takes one of them. Both are found and told here.
 """
 
 from __future__ import annotations
@@ -135,38 +134,6 @@ def check_orientation(path: str | os.PathLike) -> None:
             check_grid(path, matrix[:3, 3], matrix[:3, : found.rank], sizes)
     if found.qform is None and found.sform is None:
         check_grid(path, np.zeros(3), np.diag(found.spacing_mm)[:, : found.rank], sizes)
-
-
-def orientation_notes(path: str | os.PathLike, used: np.ndarray) -> list[str]:
-    """Return what a user should know about the orientation of a file.
-
-    Args:
-        path: File of any format.
-        used: Map (4, 4) from voxels of the file to RAS mm that was read.
-
-    Returns:
-        Sentences that name the file; none for a file whose orientation is beyond doubt.
-    """
-    found = nifti_orientation(path)
-    if found is None:
-        return []
-    if found.qform is None and found.sform is None:
-        return [
-            f"'{path}' has neither a qform nor an sform: its orientation is unknown, left and right may be exchanged"
-        ]
-    if found.qform is None or found.sform is None:
-        return []
-    apart = found.distance_mm(found.qform, found.sform)
-    if apart <= LARGEST_SHIFT_MM:
-        return []
-    taken, other = ("qform", "sform")
-    if found.distance_mm(found.sform, used) < found.distance_mm(found.qform, used):
-        taken, other = other, taken
-    reason = ", because its sform is sheared" if taken == "qform" and found.shear_mm > LARGEST_SHIFT_MM else ""
-    return [
-        f"'{path}' has a qform and an sform that place its corners up to {apart:.1f} mm apart: the {taken} is used"
-        f"{reason}; set the code of the {other} to 0 if that is right"
-    ]
 
 
 def straight_file(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Path, list[str]]:

@@ -125,6 +125,11 @@ class NrrdHeader:
             return DIMENSIONS_OF_SPACE.get(self.fields["space"].lower(), 0)
         return self.whole_numbers("space dimension")[0] if "space dimension" in self.fields else 0
 
+    @property
+    def is_in_patient_space(self) -> bool:
+        """Whether the header names a space by directions of the patient, such as left-posterior-superior."""
+        return re.fullmatch(r"(left|right)-.*|[lr][ap]st?", self.fields.get("space", "").lower()) is not None
+
 
 def is_nrrd(path: str | os.PathLike) -> bool:
     """Whether a file is an NRRD file by its name."""

@@ -12,7 +12,8 @@ import pytest
 import SimpleITK as sitk
 
 from JointRegSegLib.images.reading import header_problem, read_image
-from NeuroCESTLib.core.headers.nifti_orientation import nifti_orientation, orientation_notes, straight_file
+from NeuroCESTLib.core.headers.nifti_orientation import nifti_orientation, straight_file
+from NeuroCESTLib.core.headers.orientation import orientation_notes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.sequences import read_sequence
