@@ -253,6 +253,11 @@ def check_nifti(path: str | os.PathLike, trust_size: bool = False) -> None:
     offset, slope, intercept = struct.unpack(order + "3f", header[108:120])
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise ValueError(f"'{header_path}' scales its values by a number that is not finite: export it again")
+    if slope == 0 and intercept != 0:
+        raise ValueError(
+            f"'{header_path}' has a slope of 0 (scl_slope), by which its values are not scaled, but an intercept of "
+            f"{intercept:g} (scl_inter), which its readers would add: set the intercept to 0"
+        )
     if header_path == data_path:
         _check_length(path, layout.file_bytes, trust_size)
     elif not 0 <= offset <= data_path.stat().st_size * LARGEST_RATIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
 from pathlib import Path
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 from NeuroCESTLib.core.headers.nifti import (
     NotNifti1Error,
     check_complete,
+    check_nifti,
     is_nifti,
     nifti_layout,
     non_finite_voxels,
@@ -98,6 +100,20 @@ def test_impossible_headers_are_damaged(place: int, value: bytes, tmp_path: Path
     with pytest.raises(ValueError, match="has a damaged NIfTI header") as caught:
         nifti_layout(path)
     assert not isinstance(caught.value, NotNifti1Error)
+
+
+@pytest.mark.parametrize(("scale", "is_read"), [((0.0, 0.0), True), ((2.0, 7.0), True), ((0.0, 7.0), False)])
+def test_an_intercept_without_a_slope_is_refused(scale: tuple[float, float], is_read: bool, tmp_path: Path) -> None:
+    """By NIfTI a slope of 0 means that values are not scaled; ITK adds the intercept all the same."""
+    path = written(tmp_path / "v.nii")
+    content = bytearray(path.read_bytes())
+    content[112:120] = struct.pack("<2f", *scale)
+    path.write_bytes(content)
+    refused = pytest.raises(
+        ValueError, match=r"v\.nii' has a slope of 0 .* an intercept of 7 .*: set the intercept to 0"
+    )
+    with contextlib.nullcontext() if is_read else refused:
+        check_nifti(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
