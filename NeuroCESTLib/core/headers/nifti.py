@@ -81,6 +81,7 @@ def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
     These are images in two files (``.hdr`` and ``.img``), images of more than four dimensions of which all beyond the
     third but one have a single entry, such as (x, y, z, 1, measurement), and 64-bit integers, at which Slicer's reader
     ends the process where the axes are left-handed. These become 32-bit integers, or ``float64`` where they are larger.
+    An image of two dimensions becomes one slice, because readers would lose its tilt.
 
     Args:
         path: Image file, for a pair either of the two.
@@ -105,7 +106,7 @@ def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
             raise
         return path  # the reader says what is wrong with it
     is_long = layout.dtype.kind in "iu" and layout.dtype.itemsize == 8
-    if not pair and len(layout.sizes) <= 4 and not is_long:
+    if not pair and len(layout.sizes) in (3, 4) and not is_long:
         return path
     try:
         with _open(header_path) as file:
@@ -155,15 +156,19 @@ def partners(path: Path) -> tuple[Path, Path]:
 
 
 def _squeeze(header: bytearray, order: str, sizes: tuple[int, ...]) -> bool:
-    """Leave out the dimensions beyond the third that have one entry; False where the image stays as it is."""
+    """Let an image have three dimensions, and a fourth one only if it has more than one entry.
+
+    Returns:
+        Whether that can be; otherwise the header stays as it is.
+    """
     intent = struct.unpack(order + "h", header[68:70])[0]
     spacing = struct.unpack(order + "8f", header[76:108])
     long = [axis for axis in range(3, len(sizes)) if sizes[axis] > 1]
-    if intent in _VECTOR_INTENTS or len(long) > 1:
+    if intent in _VECTOR_INTENTS or len(long) > 1 or len(sizes) < 2:
         return False
-    kept = [*range(min(3, len(sizes))), *long]
-    dimensions = [len(kept), *(sizes[axis] for axis in kept)]
-    spacings = [spacing[0], *(spacing[axis + 1] for axis in kept)]
+    kept = [*range(3), *long]
+    dimensions = [len(kept), *((*sizes, 1, 1)[axis] for axis in kept)]
+    spacings = [spacing[0], *(spacing[axis + 1] or 1.0 for axis in kept)]
     header[40:56] = struct.pack(order + "8h", *dimensions, *[1] * (8 - len(dimensions)))
     header[76:108] = struct.pack(order + "8f", *spacings, *[1.0] * (8 - len(spacings)))
     return True

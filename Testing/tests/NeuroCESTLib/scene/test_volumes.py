@@ -109,6 +109,7 @@ def test_nan_and_infinity_in_files_are_kept(slicer: ModuleType, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("extension", [".nii", ".nii.gz", ".nrrd"])
+@pytest.mark.filterwarnings("ignore:.*does not name a space of the patient")
 def test_a_2d_image_is_one_slice_and_keeps_nan(slicer: ModuleType, tmp_path: Path, extension: str) -> None:
     picture = RNG.normal(size=(5, 6)).astype(np.float32)
     picture[1, 2] = np.nan

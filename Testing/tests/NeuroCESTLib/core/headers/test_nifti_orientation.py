@@ -17,7 +17,7 @@ from NeuroCESTLib.core.headers.orientation import orientation_notes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.sequences import read_sequence
-from NeuroCESTLib.scene.volumes import read_volume
+from NeuroCESTLib.scene.volumes import array_on, read_volume
 
 SIZE = (30, 40, 50)
 AXES = np.array([[-1.99, 0.1, 0.0, 20.0], [0.1, 1.99, 0.0, -30.0], [0.0, 0.0, 2.0, 10.0], [0, 0, 0, 1.0]])
@@ -90,6 +90,24 @@ def test_the_sform_gives_the_voxel_size_where_the_header_says_otherwise(tmp_path
     path.write_bytes(bytes(content))
     with pytest.warns(UserWarning, match=r"voxels of 1 x 1 x 1 mm by its spacing and of 2 x 2 x 2 mm by its sform"):
         assert read_image(path).GetSpacing() == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (1, 1)])
+def test_an_image_of_two_dimensions_keeps_its_tilt(tmp_path: Path, slicer: object, codes: tuple[int, int]) -> None:
+    """ITK would put it upright into the plane z = 0."""
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.3, -0.2, 0.5)
+    image = sitk.GetImageFromArray(np.arange(20, dtype=np.float32).reshape(1, 4, 5))
+    image.SetDirection(turn.GetMatrix())
+    image.SetOrigin((10, -20, 30))
+    path = tmp_path / "a.nii"
+    sitk.WriteImage(image, str(path))
+    content = bytearray(path.read_bytes())
+    content[40:42] = struct.pack("<h", 2)
+    content[QFORM_CODE : QFORM_CODE + 4] = struct.pack("<2h", *codes)
+    path.write_bytes(bytes(content))
+    geometry = Geometry.from_sitk(image)
+    values = array_on(read_volume(path), geometry, strict=True)
+    np.testing.assert_array_equal(values, sitk.GetArrayFromImage(image))
 
 
 @pytest.mark.parametrize("codes", [(0, 1), (1, 0), (1, 1)])
