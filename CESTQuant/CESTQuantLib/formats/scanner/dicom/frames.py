@@ -21,6 +21,9 @@ _PHILIPS_SLOPE: Tag = (0x2005, 0x100E)
 _ACQUISITION: Tag = (0x0020, 0x0012)
 _SERIES: Tag = (0x0020, 0x0011)
 _INSTANCE: Tag = (0x0020, 0x0013)
+_ACQUIRED: Tag = (0x0008, 0x002A)
+_ACQUISITION_DATE: Tag = (0x0008, 0x0022)
+_ACQUISITION_TIME: Tag = (0x0008, 0x0032)
 _TEMPORAL: Tag = (0x0020, 0x0100)
 _FRAMES: Tag = (0x0028, 0x0008)
 _TYPE: Tag = (0x0008, 0x0008)
@@ -76,6 +79,8 @@ class Frame:
         words: Words of the image type, such as ``M`` or ``PHASE``.
         echo: Number of the echo; None where the file has none.
         echo_time_ms: Echo time in ms; None where the file has none.
+        acquired: Date and time of the acquisition as DICOM writes them, later ones later in the alphabet; empty where
+            the file has none.
     """
 
     file: DicomFile
@@ -90,6 +95,7 @@ class Frame:
     words: frozenset[str]
     echo: float | None = None
     echo_time_ms: float | None = None
+    acquired: str = ""
 
 
 def frames_of(file: DicomFile) -> list[Frame]:
@@ -137,6 +143,7 @@ def _frame(file: DicomFile, number: int, own: Elements, shared: Elements) -> Fra
         _words(file, own, shared),
         optional(_ECHO),
         optional(_EFFECTIVE_ECHO_TIME, _ECHO_TIME),
+        file.text(_ACQUIRED) or file.text(_ACQUISITION_DATE) + file.text(_ACQUISITION_TIME),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,8 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
     """Arrange frames as volumes, in the order of the acquisition.
 
     Images at the same place belong to different volumes. Their order is that of the temporal positions, acquisition
-    numbers or echo times where each volume has one of its own, otherwise that of the image numbers.
+    numbers or echo times where each volume has one of its own, otherwise that of the image numbers or acquisition
+    times where these differ between the images of every place.
 
     Args:
         frames: Magnitude images of one series, in any order.
@@ -27,7 +30,7 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
             which Philips applies, is then undone.
 
     Raises:
-        ValueError: The frames do not fill one regular voxel grid; the message says why.
+        ValueError: The frames do not fill one regular voxel grid, or nothing tells their order; the message says why.
     """
     first = frames[0]
     where = f"'{first.file.path.parent}'"
@@ -54,7 +57,7 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
             f"{where} is incomplete: its {len(stacks)} slices have {min(map(len, stacks))} to "
             f"{max(map(len, stacks))} images, because some are missing or belong to another series"
         )
-    key, told = _order(stacks)
+    key, told = _order(stacks, where)
     stacks = [sorted(stack, key=key) for stack in stacks]
     array = np.stack([np.stack([stack[m] for stack in _pixels(stacks, quantitative)]) for m in range(count)])
     groups = (FrameGroup("measurement", told, count),) if count > 1 else ()
@@ -88,7 +91,7 @@ def clusters(values: np.ndarray, distance: float) -> np.ndarray:
     return labels
 
 
-def _order(stacks: list[list[Frame]]) -> tuple[Callable[[Frame], tuple[float, ...]], str]:
+def _order(stacks: list[list[Frame]], where: str) -> tuple[Callable[[Frame], Any], str]:
     """By what the images of a place are put in order, and its name."""
 
     def by_temporal(frame: Frame) -> tuple[float, ...]:
@@ -108,7 +111,14 @@ def _order(stacks: list[list[Frame]]) -> tuple[Callable[[Frame], tuple[float, ..
         found = [sorted(map(key, stack)) for stack in stacks]
         if len(set(found[0])) == len(stacks[0]) and all(values == found[0] for values in found):
             return key, f"in the order of the {name}"
-    return lambda frame: frame.order, "in the order of the image numbers"
+    for of_image, name in ((attrgetter("order"), "image numbers"), (attrgetter("acquired"), "acquisition times")):
+        if all(len(set(map(of_image, stack))) == len(stack) for stack in stacks):
+            return of_image, f"in the order of the {name}"
+    raise ValueError(
+        f"{where} has {len(stacks[0])} images of every slice and nothing that tells their order, because their image "
+        "numbers and acquisition times are missing or repeat: export the series with its image numbers "
+        "(InstanceNumber) or acquisition times (AcquisitionTime)"
+    )
 
 
 def _shifts(stacks: list[list[Frame]], where: str) -> tuple[str, ...]:

@@ -27,6 +27,36 @@ def test_one_volume_for_each_acquisition(tmp_path: Path, numbered: bool) -> None
     assert "no file says the offsets" in found.notes[-1]
 
 
+def write_ambiguous_numbers(folder: Path, number: str, *, timed: bool) -> None:
+    """Write ``SIGNAL`` with image numbers that say nothing of the measurement, as ``{k}`` or empty."""
+    for m, volume in enumerate(SIGNAL):
+        for k, image in enumerate(volume):
+            own = {(0x0020, 0x0013): ("IS", number.format(k=k + 1)), (0x0020, 0x0012): ("IS", 1)}
+            if timed:  # from before to after midnight
+                own[0x0008, 0x0022] = ("DA", "20240131" if m < 2 else "20240201")
+                own[0x0008, 0x0032] = ("TM", f"{(235950, 235955, 0, 5)[m]:06d}.{k}")
+            name = f"{(m * 3 + k) * 7919 % 10007:05d}.dcm"  # names say nothing about the order
+            write_dicom(folder / name, {**series(), **place(k), **own}, image[None])
+
+
+@pytest.mark.parametrize("number", ["", "{k}"], ids=["without", "restarting"])
+def test_without_image_numbers_of_their_own_the_order_is_that_of_the_acquisition_times(
+    tmp_path: Path, number: str
+) -> None:
+    """Anonymised exports leave image numbers empty; others count the slices of every volume from 1."""
+    write_ambiguous_numbers(tmp_path, number, timed=True)
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array, SIGNAL)
+    assert "4 volumes are in the order of the acquisition times" in found.notes[0]
+
+
+@pytest.mark.parametrize("number", ["", "{k}"], ids=["without", "restarting"])
+def test_images_whose_order_nothing_tells_are_refused(tmp_path: Path, number: str) -> None:
+    write_ambiguous_numbers(tmp_path, number, timed=False)
+    with pytest.raises(ValueError, match=r"4 images of every slice and nothing that tells their order.*InstanceNumber"):
+        read_source(tmp_path)
+
+
 def test_the_place_is_that_of_dicom(tmp_path: Path) -> None:
     """Slices are stacked along their normal, which for these sagittal rows and columns points to the right, -L."""
     write_classic(tmp_path / "dicom", SIGNAL)
