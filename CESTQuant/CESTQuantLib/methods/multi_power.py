@@ -135,9 +135,11 @@ def _exchange(
     """Return fraction and exchange rate of the lines at positive distances from water, and warnings."""
     import torch
 
+    from ..fitting.marquardt import Status
     from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.line_fits.multi_power import LEAST_RESOLUTION, exchange_of_line, resolution_of_line
     from ..tissue.quantities import named_quantities
+    from ..tissue.quesp import EXCHANGE_RATE_BOUNDS_HZ, FRACTION_BOUNDS
 
     assert spectra.t1_s is not None  # _why_no_exchange
     start, _, _ = fit.model.lines.limits()
@@ -169,15 +171,28 @@ def _exchange(
                 fit, pool, offsets_ppm, w1, found.exchange_rate_Hz, spectra.protocol.rad_per_s_per_ppm
             )
             unresolved = resolution < LEAST_RESOLUTION
-            maps |= {name: values.masked_fill(unresolved, math.nan) for name, values in named.items()}
-            if bool(unresolved.any()):
-                share = 100 * float(unresolved.double().mean())
-                warnings.append(
-                    f"fraction and exchange rate of {pool} are not given in {share:.3g} % of the voxels, because "
+            undetermined = (found.status == Status.AT_BOUND) & ~unresolved
+            maps |= {name: values.masked_fill(unresolved | undetermined, math.nan) for name, values in named.items()}
+            for left_out, reason in (
+                (
+                    unresolved,
                     f"the line at the lowest power is narrower than {LEAST_RESOLUTION:g} times the distance of the "
                     "offsets around it, so that its depth is too small and the rate too large: acquire denser offsets "
-                    "or higher powers"
-                )
+                    "or higher powers",
+                ),
+                (
+                    undetermined,
+                    "they lie at a limit of their search (fraction {:g} to {:g}, rate {:g} to {:g} Hz), so that the "
+                    "change of the line with the power does not determine them: check the fitted lines, and acquire "
+                    "more powers or a wider range of them".format(*FRACTION_BOUNDS, *EXCHANGE_RATE_BOUNDS_HZ),
+                ),
+            ):
+                if bool(left_out.any()):
+                    share = 100 * float(left_out.double().mean())
+                    warnings.append(
+                        f"fraction and exchange rate of {pool} are not given in {share:.3g} % of the voxels, because "
+                        f"{reason}"
+                    )
     return maps, tuple(warnings)
 
 

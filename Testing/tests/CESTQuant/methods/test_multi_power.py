@@ -124,6 +124,23 @@ def test_slow_exchange_that_the_offsets_do_not_resolve_is_not_given() -> None:
     assert float(found.quantities["amide_amplitude_2uT"]) == pytest.approx(0.086, rel=0.02)
 
 
+def test_exchange_at_a_limit_of_its_search_is_not_given() -> None:
+    """A line that grows faster than the square of B1 looks like exchange without end."""
+    study, parameters = known_lines()
+    parameters[1, [2, 6, 10]] = torch.tensor([0.003, 0.015, 0.1]).double()  # amplitudes of the amide
+    parameters[1, [1, 5, 9]] = 0.8  # of the water
+    members = tuple(torch.arange(i, 183, 3) for i in range(3))
+    z, _ = MultiPowerModel(MODEL, members).predict(parameters.T, protocol().offsets_ppm.unsqueeze(1))
+    found = quantify(
+        replace(study, signal=z.T, t1_s=torch.full((3,), 2.0).double()), "mplf", Settings(lorentzian=MODEL)
+    )
+    assert found.warnings[0].startswith("fraction and exchange rate of amide are not given in 33.3 % of the voxels")
+    assert "a limit of their search (fraction 1e-06 to 0.1, rate 1 to 20000 Hz)" in found.warnings[0]
+    for name in ("amide_exchange_rate_Hz", "amide_exchange_rate_Hz_sd", "amide_fraction"):
+        assert found.quantities[name].isnan().tolist() == [False, True, False]
+    assert float(found.quantities["amide_amplitude_2uT"][1]) == pytest.approx(0.1, rel=0.02)
+
+
 def test_dense_offsets_give_slow_exchange() -> None:
     dense = Protocol(7.0, torch.linspace(-6, 6, 241).double().repeat(3), POWERS.repeat_interleave(241), 8.0)
     z = simulate(Tissue(Water(2.0, 1.0), (Pool("amide", 0.001, 50.0, 1.0, 0.1, 3.5),)), dense)
