@@ -151,13 +151,17 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
     """
     if not bool(natural.any()):
         return fit
-    parameters = fit.parameters
+    doubtful = at_doubtful_bounds(fit.parameters, lower, upper, natural)
+    excused = (fit.status == Status.AT_BOUND) & ~doubtful.any(1)
+    return replace(fit, status=torch.where(excused, int(Status.AT_NATURAL_LIMIT), fit.status).to(torch.uint8))
+
+
+def at_doubtful_bounds(parameters: Tensor, lower: Tensor, upper: Tensor, natural: Tensor) -> Tensor:
+    """Return which parameters (voxel, p) lie at a bound that only the model sets; see ``with_natural_limits``."""
     below = parameters <= lower.to(parameters)
     above = parameters >= upper.to(parameters)
     natural = natural.to(parameters.device)
-    doubtful = ((below & ~natural[0]) | (above & ~natural[1])) & (lower < upper).to(parameters.device)
-    excused = (fit.status == Status.AT_BOUND) & ~doubtful.any(1)
-    return replace(fit, status=torch.where(excused, int(Status.AT_NATURAL_LIMIT), fit.status).to(torch.uint8))
+    return ((below & ~natural[0]) | (above & ~natural[1])) & (lower < upper).to(parameters.device)
 
 
 def with_reference_noise(

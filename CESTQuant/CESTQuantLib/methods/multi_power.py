@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..tissue.lorentzian_model import LorentzianModel
     from ..tissue.spectra import ZSpectra
 
+MOST_AT_BOUNDS = 0.5
+"""Share of the values of a map at a bound from which a warning names it."""
+
 
 def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit lines with shared positions and with an amplitude and a width per power; see ``line_fits/multi_power.py``.
@@ -88,7 +91,29 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     def predict(voxels: Tensor) -> Tensor:
         return fit.spectra(voxels, offsets)
 
-    return Quantification(quantities, fit.fit.status, used.signal, used.protocol, predict, summary, (*warnings, *noted))
+    warnings = (*_bound_warnings(fit, powers.tolist()), *warnings, *noted)
+    return Quantification(quantities, fit.fit.status, used.signal, used.protocol, predict, summary, warnings)
+
+
+def _bound_warnings(fit: MultiPowerFit, powers_uT: list[float]) -> tuple[str, ...]:
+    """Return a sentence that names the maps of which most values lie at a bound of the pool description."""
+    fitted = fit.fit.parameters.isfinite().all(1)
+    shares = fit.at_bounds()[fitted].double().mean(0).tolist()
+    columns = [fit.model.columns(power) for power in range(len(powers_uT))]
+    shared = set(columns[0]) & set(columns[1])
+    held = {
+        name if column in shared else f"{name}_{power:g}uT": shares[column]
+        for power, of_power in zip(powers_uT, columns, strict=True)
+        for column, name in zip(of_power, fit.model.lines.parameter_names, strict=True)
+        if shares[column] > MOST_AT_BOUNDS
+    }
+    if not held:
+        return ()
+    listed = ", ".join(f"{name} in {100 * share:.0f} %" for name, share in held.items())
+    return (
+        f"values lie at a bound of the pool description and are no estimates: {listed} of the voxels; the bounds hold "
+        "at every power, so widen them in a pool description of your own (--lorentzian), or leave out the line",
+    )
 
 
 def _lines(settings: Settings) -> LorentzianModel:

@@ -20,7 +20,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ...fitting.least_squares import FitResult, Status, levenberg_marquardt
-from ...fitting.statistics import with_natural_limits, with_reference_noise
+from ...fitting.statistics import at_doubtful_bounds, with_natural_limits, with_reference_noise
 from ...physics.protocol import Protocol
 from ..lorentzian import DAMPING_FROM_MEAN, LorentzianFit, mean_spectrum_start, named_lines, natural_limits
 from ..lorentzian_model import LorentzianModel
@@ -99,6 +99,12 @@ class MultiPowerFit:
     model: MultiPowerModel
     fit: FitResult
     powers: tuple[LorentzianFit, ...]
+
+    def at_bounds(self) -> Tensor:
+        """Return which parameters (voxel, p) lie at a bound that the description of the lines sets, not nature."""
+        lower, upper = self.model.limits()
+        parameters = self.fit.parameters
+        return at_doubtful_bounds(parameters, lower, upper, _natural(self.model, parameters))
 
     def spectra(self, voxels: Tensor, offsets_ppm: Tensor) -> Tensor:
         """Evaluate the fitted spectra of voxels (n,) at the offsets (measurement,) or (voxel, measurement)."""

@@ -124,6 +124,22 @@ def test_slow_exchange_that_the_offsets_do_not_resolve_is_not_given() -> None:
     assert float(found.quantities["amide_amplitude_2uT"]) == pytest.approx(0.086, rel=0.02)
 
 
+def test_maps_at_bounds_of_the_description_are_named() -> None:
+    """The water is wider at 2 uT than the description allows."""
+    study, _ = known_lines()
+    narrow = {"baseline": [0.5, 1.0, 1.0], "pools": [{**WATER, "width_ppm": [0.05, 0.5, 1.1]}, AMIDE]}
+    found = quantify(study, "mplf", Settings(lorentzian=LorentzianModel.from_dict(narrow)))
+    assert "and are no estimates: water_width_ppm_2uT in 100 % of the voxels; the bounds hold" in found.warnings[0]
+
+
+def test_an_absent_line_is_at_no_bound_of_the_description() -> None:
+    study, _ = known_lines()
+    water = 1 - 0.8 / (1 + (protocol().offsets_ppm / 0.5) ** 2)
+    found = quantify(replace(study, signal=water.expand(3, -1)), "mplf", Settings(lorentzian=MODEL))
+    assert set(found.status.tolist()) <= {Status.CONVERGED, Status.AT_NATURAL_LIMIT}
+    assert not any("at a bound" in warning for warning in found.warnings)
+
+
 def test_exchange_at_a_limit_of_its_search_is_not_given() -> None:
     """A line that grows faster than the square of B1 looks like exchange without end."""
     study, parameters = known_lines()
