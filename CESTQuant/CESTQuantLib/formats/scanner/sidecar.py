@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from NeuroCESTLib.core.checked_json import number, numbers, read_json
 
 from ..protocol_json import PROTOCOL_KEYS, SAME_MAGNET
@@ -16,6 +18,8 @@ _OFFSETS_PPM = ("offsets_ppm", "SaturationOffsets", "SaturationOffset_ppm", "Off
 _FIELDS_T = ("field_strength_T", "MagneticFieldStrength")
 _FREQUENCIES_MHZ = ("larmor_frequency_MHz", "ImagingFrequency")
 _OFFSETS_HZ = ("SaturationOffset_Hz", "FrequencyOffsets", "MTOffsetFrequency", "OffsetsHz")
+_ROUNDING_PPM = 0.05
+"""Difference of offsets that are the same but rounded."""
 
 
 def sidecar_of(image: str | Path) -> Path:
@@ -40,8 +44,8 @@ def protocol_of_sidecar(path: str | Path) -> dict[str, Any]:
     converts them, or else the field.
 
     Raises:
-        ValueError: The file is missing or has an unusable value, or fields that are not those of one magnet; the
-            message names it.
+        ValueError: The file is missing or has an unusable value, fields that are not those of one magnet, or
+            offsets that contradict each other; the message names it.
     """
     values = read_json(path, "give the JSON file beside the image, or the offsets with --offsets")
     if not isinstance(values, dict):
@@ -61,13 +65,13 @@ def _protocol(values: dict[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in values.items() if value is not None}
     _require_finite({name: values[name] for name in (*PROTOCOL_KEYS, *_OFFSETS_PPM, *_OFFSETS_HZ) if name in values})
     protocol |= _magnet(values)
-    for name in _OFFSETS_PPM:
-        if name in values:
-            protocol["offsets_ppm"] = numbers(values[name], name).tolist()
-            break
+    given = {name: numbers(values[name], name).tolist() for name in _OFFSETS_PPM if name in values}
+    larmor = _larmor_MHz(protocol)
     for name in _OFFSETS_HZ:
-        if protocol["offsets_ppm"] is None and name in values:
-            protocol["offsets_ppm"] = _in_ppm(numbers(values[name], name).tolist(), protocol, name)
+        comparable = larmor is not None and isinstance(values.get(name), list)
+        if name in values and (comparable or not given):
+            given[name] = _in_ppm(numbers(values[name], name).tolist(), larmor, name)
+    protocol["offsets_ppm"] = _agreed(given)
     return protocol
 
 
@@ -108,12 +112,28 @@ def _positive(values: dict[str, Any], name: str) -> float:
     return value
 
 
-def _in_ppm(offsets_hz: list[float], protocol: dict[str, Any], name: str) -> list[float]:
-    larmor = protocol["larmor_frequency_MHz"]
-    if larmor is None and protocol["field_strength_T"] is not None:
-        larmor = protocol["field_strength_T"] / field_of_larmor(1.0)
-    if larmor is None:
+def _larmor_MHz(protocol: dict[str, Any]) -> float | None:
+    larmor, field = protocol["larmor_frequency_MHz"], protocol["field_strength_T"]
+    return field / field_of_larmor(1.0) if larmor is None and field is not None else larmor
+
+
+def _in_ppm(offsets_hz: list[float], larmor_MHz: float | None, name: str) -> list[float]:
+    if larmor_MHz is None:
         raise ValueError(
             f"{name} is in Hz and none of {', '.join((*_FREQUENCIES_MHZ, *_FIELDS_T))} is given, which convert it"
         )
-    return [round(offset / larmor, 6) for offset in offsets_hz]
+    return [round(offset / larmor_MHz, 6) for offset in offsets_hz]
+
+
+def _agreed(given: dict[str, list[float]]) -> list[float] | None:
+    """The offsets in ppm, which all lists that are given have to have."""
+    if not given:
+        return None
+    first, offsets = next(iter(given.items()))
+    for name, others in given.items():
+        if len(others) != len(offsets) or not np.allclose(others, offsets, rtol=SAME_MAGNET, atol=_ROUNDING_PPM):
+            raise ValueError(
+                f"{name} and {first} give different offsets: correct the wrong one, or leave it out, and check that "
+                "the names say the units"
+            )
+    return offsets

@@ -268,6 +268,26 @@ def test_fields_of_a_sidecar_that_cannot_be_are_refused(sidecar: dict[str, float
         protocol_of_sidecar(path)
 
 
+@pytest.mark.parametrize(
+    ("hertz", "agree"),
+    [([-447, 0, 447], True), ([-425, 0, 425], True), ([-350, 0, 350], False), ([-447, 0, 447, 900], False)],
+)
+def test_offsets_of_a_sidecar_in_ppm_and_hertz_have_to_agree(hertz: list[float], agree: bool, tmp_path: Path) -> None:
+    """A magnet of "3 T" may have a Larmor frequency of 123 MHz, so that the list in Hz is smaller by 5 %."""
+    offsets = {"SaturationOffsets": [-3.5, 0, 3.5], "SaturationOffset_Hz": hertz}
+    path = write_json({"MagneticFieldStrength": 3, **offsets}, tmp_path / "s.json")
+    if agree:
+        assert protocol_of_sidecar(path)["offsets_ppm"] == [-3.5, 0, 3.5]
+        return
+    with pytest.raises(ValueError, match=r"s\.json: SaturationOffset_Hz and SaturationOffsets give different offsets"):
+        protocol_of_sidecar(path)
+
+
+def test_hertz_that_nothing_converts_are_not_compared(tmp_path: Path) -> None:
+    path = write_json({"SaturationOffsets": [-3.5, 0, 3.5], "SaturationOffset_Hz": [1, 2, 3]}, tmp_path / "s.json")
+    assert protocol_of_sidecar(path)["offsets_ppm"] == [-3.5, 0, 3.5]
+
+
 @pytest.mark.parametrize("key", ["SaturationOffset_ppm", "offsets_ppm", "SaturationOffset_Hz", "b1_uT"])
 @pytest.mark.parametrize("value", ["1e400", "[300, 1e400]", "[-Infinity, 300]", "NaN"])
 def test_numbers_of_a_sidecar_that_are_not_finite_are_named(tmp_path: Path, key: str, value: str) -> None:
