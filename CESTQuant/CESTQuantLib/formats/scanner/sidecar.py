@@ -20,6 +20,8 @@ _FREQUENCIES_MHZ = ("larmor_frequency_MHz", "ImagingFrequency")
 _OFFSETS_HZ = ("SaturationOffset_Hz", "FrequencyOffsets", "MTOffsetFrequency", "OffsetsHz")
 _ROUNDING_PPM = 0.05
 """Difference of offsets that are the same but rounded."""
+_NARROWEST_PPM = 0.1
+"""No spectrum has half of its distances from water, the farthest apart, below this."""
 
 
 def sidecar_of(image: str | Path) -> Path:
@@ -121,6 +123,13 @@ def _in_ppm(offsets_hz: list[float], larmor_MHz: float | None, name: str) -> lis
     if larmor_MHz is None:
         raise ValueError(
             f"{name} is in Hz and none of {', '.join((*_FREQUENCIES_MHZ, *_FIELDS_T))} is given, which convert it"
+        )
+    distances = np.unique(np.abs(offsets_hz))
+    near = distances[distances > 0][:-1]  # without the farthest, which may be the reference
+    if len(near) > 1 and np.median(near) < _NARROWEST_PPM * larmor_MHz:
+        raise ValueError(
+            f"{name} reaches from {min(offsets_hz):g} to {max(offsets_hz):g}, which in Hz is too close to water for a "
+            "spectrum and looks like ppm or kHz: name the list SaturationOffset_ppm if it is in ppm, or give it in Hz"
         )
     return [round(offset / larmor_MHz, 6) for offset in offsets_hz]
 

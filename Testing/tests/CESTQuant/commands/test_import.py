@@ -283,6 +283,21 @@ def test_offsets_of_a_sidecar_in_ppm_and_hertz_have_to_agree(hertz: list[float],
         protocol_of_sidecar(path)
 
 
+@pytest.mark.parametrize("unit", [1, 0.1277], ids=["ppm", "kHz"])
+def test_offsets_of_a_sidecar_that_cannot_be_hertz_are_refused(unit: float, tmp_path: Path) -> None:
+    offsets = (np.array([-300, *range(-5, 6)]) * unit).tolist()
+    path = write_json({"MagneticFieldStrength": 3, "SaturationOffset_Hz": offsets}, tmp_path / "s.json")
+    with pytest.raises(ValueError, match=r"SaturationOffset_Hz reaches from .* looks like ppm or kHz: name the list"):
+        protocol_of_sidecar(path)
+
+
+def test_narrow_spectra_in_hertz_are_read(tmp_path: Path) -> None:
+    """A WASSR acquisition of 0.3 ppm on either side of water."""
+    offsets = np.linspace(-38.4, 38.4, 13).tolist()
+    path = write_json({"MagneticFieldStrength": 3, "SaturationOffset_Hz": offsets}, tmp_path / "s.json")
+    assert protocol_of_sidecar(path)["offsets_ppm"][0] == pytest.approx(-0.3, abs=1e-3)
+
+
 def test_hertz_that_nothing_converts_are_not_compared(tmp_path: Path) -> None:
     path = write_json({"SaturationOffsets": [-3.5, 0, 3.5], "SaturationOffset_Hz": [1, 2, 3]}, tmp_path / "s.json")
     assert protocol_of_sidecar(path)["offsets_ppm"] == [-3.5, 0, 3.5]
