@@ -30,13 +30,12 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     With a T1 map, lines on the side of positive offsets also give fraction and exchange rate.
     """
     from ..fitting.interpolation import distinct_offsets
-    from ..preprocessing.powers import acquired_powers_uT
+    from ..preprocessing.powers import by_power
     from ..tissue.contrasts import mtr_rex
     from ..tissue.line_fits.multi_power import MultiPowerModel, fit_multi_power
 
     lines = _lines(settings)
-    used = spectra.select(spectra.protocol.b1_uT > 0)
-    powers = acquired_powers_uT(used.protocol)
+    used, powers, indices = by_power(spectra)
     if len(powers) < 2:
         raise InputError(
             "protocol",
@@ -44,7 +43,7 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
             f"{len(powers)}: use the method lorentzian, or join the acquisitions of all powers in one sequence",
         )
     device = used.signal.device
-    members = tuple(_members(used, float(power)).to(device) for power in powers)
+    members = tuple(index.to(device) for index in indices)
     for power, member in zip(powers.tolist(), members, strict=True):
         different = len(distinct_offsets(used.protocol.offsets_ppm[member.cpu()]))
         if different <= 2 * len(lines.pools):
@@ -78,7 +77,7 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
                 label, reference = of_power.spectrum(at)[:, 0], of_power.spectrum(at, without=[pool])[:, 0]
                 quantities[f"mtr_rex_{pool}_{power:g}uT"] = mtr_rex(label, reference)
     warnings: tuple[str, ...] = ()
-    reason = _why_no_exchange(used, members)
+    reason = _why_no_exchange(used)
     if reason:
         warnings = (f"fraction and exchange rate are not given: {reason}",)
     else:
@@ -129,15 +128,7 @@ def _lines(settings: Settings) -> LorentzianModel:
     return lines
 
 
-def _members(spectra: ZSpectra, power_uT: float) -> Tensor:
-    import torch
-
-    from ..preprocessing.powers import POWER_TOLERANCE_UT
-
-    return torch.nonzero((spectra.protocol.b1_uT - power_uT).abs() < POWER_TOLERANCE_UT).flatten()
-
-
-def _why_no_exchange(spectra: ZSpectra, members: tuple[Tensor, ...]) -> str | None:
+def _why_no_exchange(spectra: ZSpectra) -> str | None:
     """Return what keeps the labelling efficiency from giving exchange rates; None if nothing does."""
     from .exchange import require_cw
 
@@ -148,9 +139,6 @@ def _why_no_exchange(spectra: ZSpectra, members: tuple[Tensor, ...]) -> str | No
         require_cw(spectra.protocol)
     except ValueError as error:
         return str(error)
-    times = spectra.protocol.saturation_time_s
-    if any(bool((times[member.to(times.device)] != times[member[0]]).any()) for member in members):
-        return "the saturation time varies within a power"
     return None
 
 

@@ -45,6 +45,35 @@ def _saturated(protocol: Protocol) -> Tensor:
     return saturated if bool(saturated.any()) else torch.ones_like(saturated)
 
 
+def by_power(spectra: ZSpectra) -> tuple[ZSpectra, Tensor, list[Tensor]]:
+    """Return the spectra of all powers, without measurements that are not saturated if others are.
+
+    Args:
+        spectra: Spectra as acquired, at one or several powers.
+
+    Returns:
+        The saturated measurements, the powers in uT, ascending, and the indices of the measurements at each power.
+
+    Raises:
+        ValueError: The saturation time or the delay after it varies within a power, so that its measurements are not
+            one spectrum.
+    """
+    used, powers, members = _split(spectra)
+    indices = [_indices(member) for member in members]
+    for index in indices:
+        _of_one_saturation(used.select(index))
+    return used, powers, indices
+
+
+def _split(spectra: ZSpectra) -> tuple[ZSpectra, Tensor, list[Tensor]]:
+    """Saturated measurements, the powers (power,) in uT, and whether a measurement is at each power, (measurement,)."""
+    powers = acquired_powers_uT(spectra.protocol)
+    saturated = _saturated(spectra.protocol)
+    if not bool(saturated.all()):
+        spectra = spectra.select(saturated)
+    return spectra, powers, [(spectra.protocol.b1_uT - power).abs() < POWER_TOLERANCE_UT for power in powers]
+
+
 def at_one_power(spectra: ZSpectra, power_uT: float | None, *, varying: Collection[str] = ()) -> ZSpectra:
     """Return the spectra at one power, without measurements that are not saturated if others are.
 
@@ -65,11 +94,7 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None, *, varying: Collecti
     """
     if power_uT is not None and not 0 < power_uT < math.inf:
         raise InputError("power", f"the power must be a positive number of uT, not {power_uT:g}")
-    powers = acquired_powers_uT(spectra.protocol)
-    saturated = _saturated(spectra.protocol)
-    if not bool(saturated.all()):
-        spectra = spectra.select(saturated)
-    protocol = spectra.protocol
+    spectra, powers, members = _split(spectra)
     listed = ", ".join(f"{power:g}" for power in powers.tolist())
     if len(powers) == 1:
         if power_uT is not None and float(powers) > 0 and abs(float(powers) - power_uT) >= POWER_TOLERANCE_UT:
@@ -79,7 +104,6 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None, *, varying: Collecti
         raise InputError(
             "protocol", f"the protocol has {len(powers)} powers ({listed} uT); choose one for the contrast (--power)"
         )
-    members = [(protocol.b1_uT - power).abs() < POWER_TOLERANCE_UT for power in powers]
     if spectra.b1_relative is not None:
         low, high = float(powers[0]), float(powers[-1])
         lowest, highest = low * (1 - FARTHEST_EXTRAPOLATION), high * (1 + FARTHEST_EXTRAPOLATION)

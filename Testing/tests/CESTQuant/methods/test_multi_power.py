@@ -16,6 +16,7 @@ from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.line_fits.multi_power import MultiPowerModel
 from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
 from CESTQuantLib.tissue.spectra import ZSpectra
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 POWERS = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
 OFFSETS = torch.linspace(-6, 6, 61, dtype=torch.float64)
@@ -190,3 +191,43 @@ def test_one_power_and_too_few_offsets_are_refused_with_the_remedy() -> None:
     repeated = study.select(torch.cat((torch.arange(0, 183, 3), torch.tensor([1, 31, 61, 91]).repeat(3))))
     with pytest.raises(ValueError, match=r"4 different offsets at 1 uT are too few for 2 lines"):
         quantify(repeated, "mplf", Settings(lorentzian=MODEL))
+
+
+@pytest.mark.parametrize("name", ["saturation_time_s", "post_delay_s"])
+def test_several_times_at_one_power_are_refused_instead_of_fitted_as_one_spectrum(name: str) -> None:
+    """The fit gave amplitudes between those of both times."""
+    study, _ = known_lines()
+    times = torch.tensor([0.5, 4.0]).double().repeat_interleave(183)
+    twice = study.select(torch.arange(183).repeat(2))
+    mixed = replace(twice, protocol=replace(twice.protocol, **{name: times}))
+    with pytest.raises(InputError, match=rf"not one spectrum, because {name} .* varies from 0.5 to 4 s: .*--quass"):
+        quantify(mixed, "mplf", Settings(lorentzian=MODEL))
+
+
+def test_every_power_may_have_its_own_saturation_time() -> None:
+    study, _ = known_lines()
+    times = torch.tensor([8.0, 4.0, 2.0]).double().repeat(len(OFFSETS))
+    found, expected = (
+        quantify(replace(study, protocol=each), "mplf", Settings(lorentzian=MODEL)).quantities
+        for each in (replace(study.protocol, saturation_time_s=times), study.protocol)
+    )
+    torch.testing.assert_close(found["amide_amplitude_1uT"], expected["amide_amplitude_1uT"])
+
+
+def test_measurements_whose_saturation_lasts_no_time_take_no_part() -> None:
+    """Such an M0 at each power cost fraction and exchange rate, as if the powers had several saturation times."""
+    study = two_pools()
+    saturated = study.protocol
+    with_m0 = Protocol(
+        7.0,
+        torch.cat((torch.full((3,), -300.0), saturated.offsets_ppm)),
+        torch.cat((POWERS, saturated.b1_uT)),
+        torch.cat((torch.zeros(3), saturated.saturation_time_s)).double(),
+    )
+    signal = torch.cat((torch.ones(1, 3), study.signal), 1)
+    found, expected = (
+        quantify(each, "mplf", Settings(lorentzian=MODEL))
+        for each in (replace(study, signal=signal, protocol=with_m0), study)
+    )
+    assert not found.warnings
+    torch.testing.assert_close(found.quantities["amide_fraction"], expected.quantities["amide_fraction"])
