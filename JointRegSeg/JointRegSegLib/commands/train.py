@@ -53,7 +53,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "--resume",
         action="store_true",
         help="continue the training in RUN from its last checkpoint; a damaged one is put aside, and the training "
-        "starts from the beginning",
+        "starts from the beginning, for which it needs the file of its initial weights",
     )
     parser.set_defaults(command=run)
 
@@ -110,8 +110,9 @@ def _train(
         if path is not None and Path(path).is_file() and processes.writes:
             report.add_input(role, path)
     require_inputs_kept(folder, lambda place: place.name in RESULTS)
-    resume = options.resume and is_sound(folder, processes)  # before the data, for which the checkpoint has settings
-    network = new_network(config, resume)  # before the data, so that missing initial weights are noticed at once
+    with report.warned():  # before the data, for which the checkpoint has settings, and so that lacks are told at once
+        resume = options.resume and is_sound(folder, processes, config.initial_weights)
+        network = new_network(config, resume)
     with report.timed("data"), report.warned():
         data = open_data(config, options.manifest, folder, progress, options.labels)
         config = data.config  # with the values that were learned from the data

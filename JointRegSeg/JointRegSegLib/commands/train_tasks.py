@@ -42,7 +42,8 @@ def train_on_cohort(
         if Path(path).is_file() and processes.writes:
             report.add_input(role, path)
     require_inputs_kept(folder, lambda place: place.name in RESULTS)
-    resume = options.resume and is_sound(folder, processes)
+    with report.warned():
+        resume = options.resume and is_sound(folder, processes, config.initial_weights)
     try:
         with report.timed("training"), report.warned():
             training = train_tasks(

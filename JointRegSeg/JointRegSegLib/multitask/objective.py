@@ -54,6 +54,11 @@ class StudyObjective:
         """Settings of the training loop."""
         return self.config.training
 
+    @property
+    def initial_weights(self) -> str:
+        """File of the weights that the training starts from; empty for those of the seed."""
+        return self.config.initial_weights
+
     def trajectory(self) -> dict[str, Any]:
         """Return the settings of the configuration that decide the weights."""
         return self.config.trajectory()

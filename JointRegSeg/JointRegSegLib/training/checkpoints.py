@@ -18,6 +18,7 @@ from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..network.configuration import NetworkConfig
+from ..network.shipped import weights_path
 from ..tasks.joint import JOINT
 from .settings import TrainingSettings
 
@@ -69,31 +70,46 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def is_sound(folder: Path, processes: Processes) -> bool:
+def is_sound(folder: Path, processes: Processes, initial_weights: str | None) -> bool:
     """Whether the last checkpoint of a folder can be read; a damaged one is put aside, see ``start_anew``.
 
     Args:
         folder: Folder of the training.
         processes: This process among the others.
+        initial_weights: What the training starts from, see ``start_anew``.
 
     Raises:
-        ValueError: There is no checkpoint.
+        ValueError: There is no checkpoint, or it is damaged and the initial weights are gone.
     """
     try:
         load_checkpoint(folder / LAST)
     except ValueError:
         if not (folder / LAST).is_file():
             raise
-        start_anew(folder, processes)
+        start_anew(folder, processes, initial_weights)
         return False
     return True
 
 
-def start_anew(folder: Path, processes: Processes) -> None:
+def start_anew(folder: Path, processes: Processes, initial_weights: str | None) -> None:
     """Put a damaged checkpoint and the best weights beside it aside, and warn that the training starts anew.
 
     Every process of a training calls it, as every one of them finds the damage.
+
+    Args:
+        folder: Folder of the training.
+        processes: This process among the others.
+        initial_weights: File or name of the weights that the training starts from; None or empty for those of its seed.
+
+    Raises:
+        ValueError: The initial weights are gone, so that the training cannot start anew; nothing is put aside then.
     """
+    if initial_weights and not weights_path(initial_weights).is_file():
+        raise ValueError(
+            f"'{folder / LAST}' is damaged, and the training cannot start from the beginning either, because the "
+            f"initial weights '{weights_path(initial_weights)}' are no longer there: put that file back, or start "
+            "another training in another output folder"
+        )
     processes.wait()  # until all have read the files
     if processes.writes:
         kept = [put_aside(folder / LAST)]

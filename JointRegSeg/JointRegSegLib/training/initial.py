@@ -29,7 +29,8 @@ def new_network(config: TrainingConfig, resumed: bool = False) -> JointNetwork:
 
     Args:
         config: Configuration of the training.
-        resumed: Whether the weights of a checkpoint will take their place; a missing file is then a warning only.
+        resumed: Whether the weights of a checkpoint will take their place; a missing file is then a warning only,
+            because a training whose checkpoint cannot be restored refuses to start without it.
 
     Raises:
         ValueError: The file cannot be read, or belongs to another network or to other modalities; the message names it.

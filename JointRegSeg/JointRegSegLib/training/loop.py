@@ -70,7 +70,7 @@ def train(
         folder: Folder for checkpoints, log and pictures.
         augmentation: Random changes of the training pairs, or None.
         resume: Continue from the last checkpoint in ``folder``. A damaged one is put aside with a warning, and the
-            training starts from the beginning.
+            training starts from the beginning, unless the file of its initial weights is gone.
         processes: This process among the others; None for a single one.
         progress: Called after each step; may raise to interrupt, after which a checkpoint is written.
         clock: Clock that time limits and checkpoints follow.
@@ -82,7 +82,8 @@ def train(
 
     Raises:
         TrainingDiverged: The loss or a gradient is not finite; the last good checkpoint is kept.
-        ValueError: There is no checkpoint to resume from, or it belongs to another training.
+        ValueError: There is no checkpoint to resume from, or it belongs to another training, or it is damaged
+            and the initial weights are gone.
     """
     objective = JointObjective(config) if isinstance(config, TrainingConfig) else config
     if objective.settings.threads:
@@ -283,7 +284,7 @@ class _Run:
             Whether it is sound; otherwise it is put aside, and this session may be half restored.
         """
         path = self.folder / LAST
-        if not is_sound(self.folder, self.processes):
+        if not is_sound(self.folder, self.processes, self.objective.initial_weights):
             return False
         checkpoint = load_checkpoint(path)
         found, wanted = dict(checkpoint["trajectory"]), self.objective.trajectory()
@@ -291,7 +292,7 @@ class _Run:
         try:
             difference = self._difference_of_studies(studies)
         except ValueError:
-            start_anew(self.folder, self.processes)
+            start_anew(self.folder, self.processes, self.objective.initial_weights)
             return False
         if difference:
             raise of_another_training(path, difference)
@@ -299,7 +300,7 @@ class _Run:
         try:
             self._restore(checkpoint)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
-            start_anew(self.folder, self.processes)
+            start_anew(self.folder, self.processes, self.objective.initial_weights)
             return False
         if not math.isnan(self.state.best_score) and best_is_lost(
             self.folder, self.learner.network.state_dict(), self.processes

@@ -32,6 +32,7 @@ class Objective(Protocol):
     Attributes:
         name: Name of the network, for the pictures.
         settings: Settings of the training loop.
+        initial_weights: File or name of the weights that the training starts from; None or empty for those of the seed.
         multiple: Number of which each size of the grid must be a multiple.
         combine: Makes a batch of items of the source.
         terms: Names of all parts of the loss, of which a batch may lack some.
@@ -43,6 +44,9 @@ class Objective(Protocol):
 
     @property
     def settings(self) -> TrainingSettings: ...
+
+    @property
+    def initial_weights(self) -> str | None: ...
 
     @property
     def multiple(self) -> int: ...
@@ -81,6 +85,7 @@ class JointObjective:
         self.config = config
         self.name = config.network.name
         self.settings = config.training
+        self.initial_weights = config.initial_weights
         self.multiple = config.network.multiple * config.training_stride
         self.terms = ("loss", *find_task(config.task).terms, "brain_share")
 

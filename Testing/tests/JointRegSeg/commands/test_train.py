@@ -23,7 +23,7 @@ from JointRegSegLib.cohort.sources import open_pairs
 from JointRegSegLib.images.labels import CLASSES
 from JointRegSegLib.images.normalization import LANDMARK_PERCENTILES
 from JointRegSegLib.network.weights import load_weights, save_weights
-from JointRegSegLib.training.checkpoints import load_checkpoint
+from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
 from JointRegSegLib.training.config_files import read_config
 from JointRegSegLib.training.initial import new_network
 
@@ -221,6 +221,32 @@ def test_a_training_continues_without_the_initial_weights_that_its_checkpoint_re
     start.unlink()
     assert main([*command, "--resume"]) == 0
     assert f"warning: the initial weights '{start}' are no longer there; " in capfd.readouterr().err
+    assert f"'{start}' are no longer there" in " ".join(json.loads((run / "report.json").read_text())["warnings"])
+
+
+@pytest.mark.parametrize("readable", [False, True])
+def test_a_training_without_its_initial_weights_does_not_start_anew_from_those_of_the_seed(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture, readable: bool
+) -> None:
+    """Weights and report still named the file. What is in the folder stays, so that the file can be put back."""
+    config, run, start = write_config(tmp_path, steps=1, pictures=0), tmp_path / "run", tmp_path / "start.pt"
+    save_weights(start, new_network(read_config(config)), {})
+    values = json.loads(config.read_text(encoding="utf-8")) | {"initial_weights": "start.pt"}
+    config.write_text(json.dumps(values), encoding="utf-8")
+    command = ["train", "--manifest", str(cohort), "--config", str(config), "--output", str(run), "--resume"]
+    assert main(command[:-1]) == 0
+    start.unlink()
+    if readable:  # but it cannot be restored
+        save_checkpoint(run / "last.pt", load_checkpoint(run / "last.pt") | {"optimisation": {}})
+    else:
+        (run / "last.pt").write_bytes(b"damaged")
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    capfd.readouterr()
+    assert main(command) == 2
+    told = capfd.readouterr().err
+    assert f"the initial weights '{start}' are no longer there: put that file back" in told
+    assert "starts from the beginning" not in told
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
 
 
 def test_other_splits_than_those_of_the_training_are_not_resumed(

@@ -135,3 +135,17 @@ def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         config.write_text(json.dumps(settings | {"network": network, "initialise": path}))
         assert run_training(cohort, config, tmp_path / "run") == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_damaged_training_does_not_start_anew_without_its_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cohort, start = write_cohort(tmp_path, 10), tmp_path / "start.pt"
+    config = write_config(tmp_path, [AGE], steps=1)
+    assert run_training(cohort, config, tmp_path / "first") == 0
+    (tmp_path / "first" / "weights.pt").rename(start)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"initialise": str(start)}), encoding="utf-8")
+    assert run_training(cohort, config, tmp_path / "run") == 0
+    start.unlink()
+    (tmp_path / "run" / "last.pt").write_bytes(b"damaged")
+    assert run_training(cohort, config, tmp_path / "run", "--resume") == 2
+    assert f"the initial weights '{start}' are no longer there" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.pt").read_bytes() == b"damaged"
