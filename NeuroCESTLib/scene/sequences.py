@@ -220,7 +220,8 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
 def browse(node: Any, number: int) -> Any:
     """Show one of the volumes of a sequence in its own sequence browser, which is made where there is none.
 
-    A browser that only plays the sequence along with another one chooses the volumes by the index of that one.
+    A browser that only plays the sequence along with another one chooses the volumes by the index of that one. The
+    proxy volume of the new browser gets the transform of the other one, so that it lies at the same place.
 
     Args:
         node: Sequence node.
@@ -231,8 +232,8 @@ def browse(node: Any, number: int) -> Any:
     """
     import slicer
 
-    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
-    browser = next((found for found in browsers if found.GetMasterSequenceNode() is node), None)
+    shown_before = _proxy(node)
+    browser = next((found for found in _browsers(node) if found.GetMasterSequenceNode() is node), None)
     if browser is None:
         browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{node.GetName()} browser")
         browser.SetAndObserveMasterSequenceNodeID(node.GetID())
@@ -240,7 +241,10 @@ def browse(node: Any, number: int) -> Any:
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     browser.SetSelectedItemNumber(number)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-    return browser.GetProxyNode(node)
+    proxy = browser.GetProxyNode(node)
+    if shown_before not in (None, proxy):
+        proxy.SetAndObserveTransformNodeID(shown_before.GetTransformNodeID())
+    return proxy
 
 
 def index_values(node: Any) -> np.ndarray:
@@ -276,11 +280,21 @@ def _index_labels(index_values: Sequence[float], count: int, name: str) -> tuple
 
 
 def proxy_transform(node: Any) -> np.ndarray:
-    """Return the world transform (4, 4) of the proxy volume in which a sequence browser shows this sequence."""
+    """Return the world transform (4, 4) of the proxy volume that shows this sequence, best that of its own browser."""
+    proxy = _proxy(node)
+    return np.eye(4) if proxy is None else world_transform(proxy)
+
+
+def _proxy(node: Any) -> Any:
+    """Proxy volume in which a sequence browser shows a sequence, best its own browser; None without one."""
+    proxies = (browser.GetProxyNode(node) for browser in _browsers(node))
+    return next((proxy for proxy in proxies if proxy is not None), None)
+
+
+def _browsers(node: Any) -> list[Any]:
+    """Browsers that play a sequence, its own one first."""
     import slicer
 
-    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        proxy = browser.GetProxyNode(node) if browser.IsSynchronizedSequenceNode(node, True) else None
-        if proxy is not None:
-            return world_transform(proxy)
-    return np.eye(4)
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    playing = [browser for browser in browsers if browser.IsSynchronizedSequenceNode(node, True)]
+    return sorted(playing, key=lambda browser: browser.GetMasterSequenceNode() is not node)

@@ -215,6 +215,28 @@ def test_any_volume_of_a_sequence_that_is_played_along_with_a_shorter_one_can_be
         assert volume_array(browse(node, number)).max() == number
 
 
+def test_a_volume_of_a_sequence_is_shown_at_the_place_of_its_spectra(slicer: ModuleType) -> None:
+    """The volume of its own browser gets the transform of the one that plays along, and both then follow the former."""
+    node = array_to_sequence(np.ones((2, *SHAPE)), GRIDS["axial"], "cest", [1, 2])
+    other = array_to_sequence(np.ones((2, *SHAPE)), GRIDS["axial"], "wasabi", [1, 2])
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(other.GetID())
+    browser.AddSynchronizedSequenceNodeID(node.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = np.eye(4)
+    matrix[:3, 3] = 50, 0, 0
+    slicer.util.updateTransformMatrixFromArray(transform, matrix)
+    browser.GetProxyNode(node).SetAndObserveTransformNodeID(transform.GetID())
+    before = sequence_to_array(node)[1]
+    shown = browse(node, 1)
+    assert shown is not browser.GetProxyNode(node)
+    assert Geometry.of(shown).matches(before)
+    shown.SetAndObserveTransformNodeID(None)
+    assert browse(node, 0) is shown
+    assert Geometry.of(shown).matches(sequence_to_array(node)[1])
+
+
 def test_a_transformed_sequence_proxy_moves_the_spectra(slicer: ModuleType) -> None:
     node = array_to_sequence(np.ones((2, *SHAPE)), GRIDS["axial"], "z", [1, 2])
     browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
