@@ -36,9 +36,10 @@ class FieldsPage(Page):
 
     def compute(self, progress):
         """Compute the maps, choose them, and return what was done."""
-        parameters = self.parameters
+        parameters, inputs = self.parameters, self.panel.inputs
+        signal = parameters.fieldSignal
         result = self.logic.fieldMaps(
-            parameters.fieldSignal,
+            signal,
             parameters.fieldProtocolPath or None,
             method=parameters.fieldMethod,
             reference=parameters.fieldReference,
@@ -49,7 +50,8 @@ class FieldsPage(Page):
         with slicer.util.NodeModify(parameters.parameterNode):
             for name, node in found.items():
                 if node is not None:
-                    setattr(parameters, name, node)
+                    node.SetNodeReferenceID(inputs.COMPUTED_FROM, signal.GetID())
+                    inputs.choose(name, node)
         self.panel.results.showResult(result)
         names = ", ".join(f"'{node.GetName()}'" for node in found.values() if node is not None)
         return _("The maps {names} are in the folder '{folder}' and are used from now on.").format(

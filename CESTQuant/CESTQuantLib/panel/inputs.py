@@ -13,11 +13,13 @@ class InputsPage(Page):
 
     Attributes:
         CHOSEN_FOR: Role of the reference from the parameter node to the acquisition whose inputs were chosen by name.
-        BY_NAME: Roles of the references to the inputs that were chosen so.
+        BY_NAME: Roles of the references to the inputs that were chosen so, or that the panel has computed.
+        COMPUTED_FROM: Role of the reference from such a map to the field acquisition that it was computed from.
     """
 
     CHOSEN_FOR = "inputsChosenFor"
     BY_NAME = "{}ByName"
+    COMPUTED_FROM = "computedFrom"
 
     def bound(self):
         """Preselect the first acquisition."""
@@ -29,7 +31,8 @@ class InputsPage(Page):
     def show(self):
         """Choose inputs by the names of the nodes, once for every acquisition; say which, and which stay.
 
-        What the user has chosen stays; what was chosen by name for another acquisition does not.
+        What the user has chosen stays; what was chosen by name for another acquisition does not. Maps that the panel
+        has computed stay where the field acquisition does, unless maps of this acquisition are found.
         """
         from ..scene.naming import ROLES, field_acquisition, field_method_of, inputs_by_name
 
@@ -42,13 +45,12 @@ class InputsPage(Page):
         node.SetNodeReferenceID(self.CHOSEN_FOR, signal.GetID())
         found = {**inputs_by_name(signal), "fieldSignal": field_acquisition(signal)}
         chosen, kept = [], []
-        for role in (*ROLES, "fieldSignal"):
-            by_name, current, new = self.BY_NAME.format(role), getattr(parameters, role), found.get(role)
-            if current and current is not node.GetNodeReference(by_name):
+        for role in ("fieldSignal", *ROLES):
+            current, new = getattr(parameters, role), found.get(role)
+            if current and not (self._follows(role) and (new or not self._of_field_acquisition(current))):
                 kept.append(current)
                 continue
-            setattr(parameters, role, new)
-            node.SetNodeReferenceID(by_name, new.GetID() if new else None)
+            self.choose(role, new)
             if new:
                 chosen.append(new)
         if found["fieldSignal"] in chosen:
@@ -59,6 +61,26 @@ class InputsPage(Page):
         ]
         self.ui.chosenByNameLabel.text = " ".join(told)
         self.ui.chosenByNameLabel.visible = bool(told)
+
+    def choose(self, role, node):
+        """Choose an input, or none, for the present acquisition alone: another one gets its own.
+
+        Args:
+            role: Name of the parameter.
+            node: Node, or None.
+        """
+        setattr(self.parameters, role, node)
+        self.parameters.parameterNode.SetNodeReferenceID(self.BY_NAME.format(role), node.GetID() if node else None)
+
+    def _follows(self, role):
+        """Return whether an input was chosen by name or computed, not by the user."""
+        by_name = self.parameters.parameterNode.GetNodeReference(self.BY_NAME.format(role))
+        return getattr(self.parameters, role) is by_name
+
+    def _of_field_acquisition(self, node):
+        """Return whether a map was computed from the chosen field acquisition."""
+        source = node.GetNodeReference(self.COMPUTED_FROM)
+        return source is not None and source is self.parameters.fieldSignal
 
     def missing(self):
         """Return what the acquisition and its protocol lack."""

@@ -7,21 +7,15 @@ import slicer
 
 from .sample import SampleTest
 
+OFFSETS = [-1.0 + 0.1 * number for number in range(21)]
+"""Offsets of a WASSR acquisition in ppm."""
+
 
 class FieldsTest(SampleTest):
     """Computes field maps in the panel."""
 
     def test_fieldMapsAreComputedAndUsedAtOnce(self):
-        import numpy as np
-
-        from NeuroCESTLib.scene.geometry import Geometry
-        from NeuroCESTLib.scene.sequences import array_to_sequence
-
-        geometry = Geometry.of(self.reference)
-        offsets = np.linspace(-1.0, 1.0, 21)
-        line = 1.0 - 0.9 / (1 + ((offsets - 0.12) / 0.25) ** 2)
-        signal = 1000.0 * np.tile(line[:, None, None, None], (1, *geometry.shape)).astype(np.float32)
-        wassr = array_to_sequence(signal, geometry, "wassr", offsets.tolist())
+        wassr = self.addWassr("wassr", 0.12)
         self.chooseInputs("mtrasym")
         self.assertFalse(self.ui.fieldMapsButton.enabled)
         self.assertIn("Choose the WASABI or WASSR acquisition", self.ui.fieldMapsButton.toolTip)
@@ -48,6 +42,36 @@ class FieldsTest(SampleTest):
         self.assertAlmostEqual(float(slicer.util.arrayFromVolume(chosen).mean()), 0.12, delta=0.01)
         self.ui.applyButton.click()
         self.assertIsNotNone(slicer.util.getNode("*mtr_asym*"))
+
+    def addWassr(self, name, shift_ppm):
+        """Add a WASSR acquisition with one B0 shift everywhere."""
+        import numpy as np
+
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.sequences import array_to_sequence
+
+        geometry = Geometry.of(self.reference)
+        line = 1.0 - 0.9 / (1 + ((np.array(OFFSETS) - shift_ppm) / 0.25) ** 2)
+        signal = 1000.0 * np.tile(line[:, None, None, None], (1, *geometry.shape)).astype(np.float32)
+        return array_to_sequence(signal, geometry, name, OFFSETS)
+
+    def test_computedFieldMapsAreUsedAsLongAsTheirFieldAcquisitionIs(self):
+        def add(kind, name):
+            return slicer.mrmlScene.AddNewNodeByClass(f"vtkMRML{kind}Node", name)
+
+        parameters = self.widget.logic.getParameterNode()
+        wassr = [self.addWassr(f"visit {number} wassr", shift) for number, shift in ((1, 0.12), (2, -0.3))]
+        visits = [add("Sequence", name) for name in ("visit 1", "visit 1 again", "visit 2", "visit 2 again")]
+        b0 = add("ScalarVolume", "visit 2 b0")
+        self.ui.signalSelector.setCurrentNode(visits[0])
+        parameters.fieldReference = self.reference
+        self.ui.fieldMapsButton.click()
+        computed = parameters.b0
+        self.assertIn(computed.GetName(), self.ui.statusLabel.text)
+        for visit, expected in zip(visits, (computed, computed, b0, None), strict=True):
+            self.ui.signalSelector.setCurrentNode(visit)
+            self.assertIs(parameters.b0, expected)
+            self.assertIs(parameters.fieldSignal, wassr["2" in visit.GetName()])
 
     def test_wasabiIsChosenByNameAndGivesBothFields(self):
         import numpy as np

@@ -58,7 +58,7 @@ class InputsTest(SampleTest):
             parameters.b1 = own
         self.assertEqual(
             self.ui.chosenByNameLabel.text,
-            "Chosen by name: 'visit 2 m0', 'visit 2 b0', 'visit 2 wasabi'. Kept as chosen before: 'B1 of the day'.",
+            "Chosen by name: 'visit 2 wasabi', 'visit 2 m0', 'visit 2 b0'. Kept as chosen before: 'B1 of the day'.",
         )
         self.ui.signalSelector.setCurrentNode(visits[2])  # nothing in the scene goes with it
         self.assertEqual((parameters.reference, parameters.b0, parameters.b1), (None, None, own))
