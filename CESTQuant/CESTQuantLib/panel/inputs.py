@@ -45,20 +45,20 @@ class InputsPage(Page):
         node.SetNodeReferenceID(self.CHOSEN_FOR, signal.GetID())
         found = {**inputs_by_name(signal), "fieldSignal": field_acquisition(signal)}
         chosen, kept = [], []
-        for role in ("fieldSignal", *ROLES):
+        for role in ("fieldSignal", "fieldReference", *ROLES):
             current, new = getattr(parameters, role), found.get(role)
             if current and not (self._follows(role) and (new or not self._of_field_acquisition(current))):
-                kept.append(current)
+                kept.append(current.GetName())
                 continue
             self.choose(role, new)
             if new:
-                chosen.append(new)
-        if found["fieldSignal"] in chosen:
-            parameters.fieldMethod = field_method_of(parameters.fieldSignal)
+                chosen.append(new.GetName())
+            if new and role == "fieldSignal":
+                parameters.fieldMethod = field_method_of(new)
+        if parameters.fieldProtocolPath:
+            kept.append(os.path.basename(parameters.fieldProtocolPath))
         sentences = ((_("Chosen by name: {names}."), chosen), (_("Kept as chosen before: {names}."), kept))
-        told = [
-            text.format(names=", ".join(f"'{each.GetName()}'" for each in nodes)) for text, nodes in sentences if nodes
-        ]
+        told = [text.format(names=", ".join(f"'{name}'" for name in names)) for text, names in sentences if names]
         self.ui.chosenByNameLabel.text = " ".join(told)
         self.ui.chosenByNameLabel.visible = bool(told)
 

@@ -3,6 +3,8 @@
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
+import os
+
 import slicer
 
 from .sample import SampleTest
@@ -72,6 +74,19 @@ class FieldsTest(SampleTest):
             self.ui.signalSelector.setCurrentNode(visit)
             self.assertIs(parameters.b0, expected)
             self.assertIs(parameters.fieldSignal, wassr["2" in visit.GetName()])
+
+    def test_whatTheUserHasChosenForTheFieldAcquisitionOfBeforeIsNamed(self):
+        parameters = self.widget.logic.getParameterNode()
+        for number in (1, 2):
+            self.addWassr(f"visit {number} wassr", 0.0)
+        visits = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", f"visit {number}") for number in (1, 2)]
+        self.ui.signalSelector.setCurrentNode(visits[0])
+        parameters.fieldReference = self.reference
+        parameters.fieldProtocolPath = self.protocolPath
+        self.ui.signalSelector.setCurrentNode(visits[1])
+        self.assertEqual(parameters.fieldSignal.GetName(), "visit 2 wassr")
+        name = os.path.basename(self.protocolPath)
+        self.assertIn(f"Kept as chosen before: 'm0', '{name}'.", self.ui.chosenByNameLabel.text)
 
     def test_wasabiIsChosenByNameAndGivesBothFields(self):
         import numpy as np
