@@ -243,6 +243,7 @@ class PoolsPage(Page):
 
         from ..tables.pools import model_text
 
+        self.show()  # the file may have changed
         if self.model is None:
             raise ValueError(_("There is no model to save: choose one to start from."))
         write_text(model_text(self.model), path)

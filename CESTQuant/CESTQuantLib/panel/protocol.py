@@ -85,9 +85,11 @@ class ProtocolPage(Page):
         if isinstance(given, dict):
             protocol = readable_protocol(given, _("the protocol of the scene"))
             return protocol, self._problem(protocol) or _("Edited here and saved with the scene.")
-        if given and os.path.isfile(given):
+        if given and not os.path.isfile(given):
+            return None, _("The protocol file {path} does not exist.").format(path=given)
+        if given:
             return readable_protocol(_protocol_of_file(given), given), _("From the file {path}.").format(path=given)
-        if given or not signal:
+        if not signal:
             return None, _("Choose an acquisition or a protocol file, or type offsets.")
         carried = self.logic.protocolOf(signal)
         if carried is not None:
@@ -223,14 +225,21 @@ class ProtocolPage(Page):
     def onAttach(self, checked=False):
         """Keep the protocol with the acquisition, which then carries it wherever it is saved."""
         with slicer.util.tryWithErrorDisplay(_("The protocol could not be kept with the acquisition.")):
-            self.show()  # the file may have changed
-            problem = self._problem(self._protocol)
+            protocol = self._as_it_is_now()
+            problem = self._problem(protocol)
             if problem:
                 raise ValueError(problem)
             with slicer.util.NodeModify(self.parameters.parameterNode):
-                self.logic.setProtocol(self.parameters.signal, self._protocol)
+                self.logic.setProtocol(self.parameters.signal, protocol)
                 self.parameters.protocol = ""
                 self.parameters.protocolPath = ""
+
+    def _as_it_is_now(self):
+        """Return the protocol, read again where its file has changed; ValueError with the reason if there is none."""
+        self.show()
+        if self._protocol is None:
+            raise ValueError(self.ui.protocolNoteLabel.text)
+        return self._protocol
 
     def onSave(self, checked=False):
         """Ask for a file and write the protocol to it."""
@@ -245,13 +254,11 @@ class ProtocolPage(Page):
         """Write the protocol to a file, as the batch commands take it.
 
         Raises:
-            ValueError: There is no protocol, or the file cannot be written.
+            ValueError: There is no protocol, or its file is gone or damaged, or the new file cannot be written.
         """
         from NeuroCESTLib.core.whole_files import write_text
 
-        if self._protocol is None:
-            raise ValueError(_("There is no protocol to save."))
-        write_text(json.dumps(self._protocol, indent=1, ensure_ascii=False) + "\n", path)
+        write_text(json.dumps(self._as_it_is_now(), indent=1, ensure_ascii=False) + "\n", path)
         self.say(_("Saved as {path}.").format(path=path))
 
     def _fill(self):

@@ -139,11 +139,15 @@ class PoolsTest(SampleTest):
                 json.dump(model, file)
             return model["solutes"][0]["name"]
 
-        path = os.path.join(self.directory, "model.json")
+        path, saved = (os.path.join(self.directory, name) for name in ("model.json", "saved.json"))
         name = write(50.0)
         self.chooseInputs("r1rho")
         self.ui.modelPathLineEdit.currentPath = path
         self.assertEqual(self.cell(name, "Rate (Hz)").text(), "50")
+        write(64.0)
+        self.widget.pools.save(saved)
+        with open(saved, encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["solutes"][0]["k_Hz"], 64.0)
         write(77.0)
         self.ui.addPoolButton.click()  # the table still shows the earlier file
         self.assertIn("make your change again", self.ui.poolsNoteLabel.text)

@@ -1,7 +1,7 @@
 """The tables of the protocol: where it comes from, typed offsets and values, and where it is kept."""
 
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
-# ruff: noqa: PT009
+# ruff: noqa: PT009, PT027
 
 import json
 import os
@@ -77,9 +77,27 @@ class ProtocolTest(SampleTest):
         self.assertIn("make your change again", self.ui.protocolNoteLabel.text)
         self.assertEqual(self.measurement(0, "B1 (µT)").text(), "1.75")
         self.assertEqual(self.measurement(1, "Offset (ppm)").text(), "-5")
+        write(1.5)
+        saved = os.path.join(self.directory, "saved.json")
+        self.widget.protocol.save(saved)
+        with open(saved, encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["b1_uT"], 1.5)
         write(1.125)
         self.ui.attachProtocolButton.click()
         self.assertEqual(self.widget.logic.protocolOf(self.signal)["b1_uT"], 1.125)
+
+    def test_protocolWhoseFileIsGoneIsNeitherKeptNorSaved(self):
+        path = os.path.join(self.directory, "protocol.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"field_strength_T": 3.0, "offsets_ppm": self.offsets.tolist()}, file)
+        self.chooseInputs()
+        self.ui.protocolPathLineEdit.currentPath = path
+        os.remove(path)
+        self.ui.attachProtocolButton.click()
+        self.assertIsNone(self.widget.logic.protocolOf(self.signal))
+        self.assertEqual(self.ui.protocolNoteLabel.text, f"The protocol file {path} does not exist.")
+        with self.assertRaisesRegex(ValueError, "does not exist"):
+            self.widget.protocol.save(os.path.join(self.directory, "saved.json"))
 
     def test_typedProtocolIsUsedAndKeptWithTheAcquisition(self):
         self.chooseInputs("mtrasym")
