@@ -33,6 +33,12 @@ from .limits import Limits
 from .problem import EstimationProblem
 from .quantities import trained_names
 
+_FLIP_ANGLES_WITH_M0 = (
+    "readout_flip_angle_deg is trained although signal_normalisation is m0: noise is then simulated relative to M0, so "
+    "that a small flip angle costs nothing here, whereas in a scan it costs signal, and spectra are noisier: "
+    "set signal_normalisation of the protocol to none or l2, or do not train the flip angle"
+)
+
 
 def read_design(path: str | Path) -> Design:
     """Read a design.
@@ -101,6 +107,8 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
         if problem.mean_noise_sd == 0 and set(design.objective) & set(BOUNDS):
             raise ValueError("noise_sd is 0, for which there is no Cramér-Rao bound; give a positive number")
         design.schedule()
+        if "readout_flip_angle_deg" in design.trainable and design.protocol.signal_normalisation == "m0":
+            warnings.warn(f"{source}: {_FLIP_ANGLES_WITH_M0}", stacklevel=2)
         for warning in m0_warnings(design.protocol, problem.tissue, problem.engine):
             warnings.warn(f"{source}: {warning}", stacklevel=2)
         for warning in engine_warnings(design.protocol, problem.tissue, problem.engine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -138,3 +139,24 @@ def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monke
     assert slower.fingerprint() == design.fingerprint()  # the advice is to lower the rate: it goes on from here
     continued, undisturbed = optimize(design, checkpoints=tmp_path), optimize(design)
     assert continued.evolution == undisturbed.evolution
+
+
+def test_flip_angles_that_are_trained_with_signals_relative_to_m0_are_warned_about() -> None:
+    """They drift to the least angle, which on a scanner has several times the noise."""
+
+    def warned(normalisation: str, *trainable: str) -> list[str]:
+        stated = SCHEDULE_CONFIG["protocol"] | {"readout_flip_angle_deg": 60, "signal_normalisation": normalisation}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            design_from_dict({**SCHEDULE_CONFIG, "protocol": stated, "trainable": trainable}, "c.json")
+        return [text for text in (str(warning.message) for warning in caught) if "flip" in text]
+
+    (told,) = warned("m0", "b1_uT", "readout_flip_angle_deg")
+    assert told.startswith("c.json: readout_flip_angle_deg is trained although signal_normalisation is m0")
+    assert "to none or l2" in told
+    for normalisation, trainable in (
+        ("m0", "b1_uT"),
+        ("none", "readout_flip_angle_deg"),
+        ("l2", "readout_flip_angle_deg"),
+    ):
+        assert warned(normalisation, trainable) == []
