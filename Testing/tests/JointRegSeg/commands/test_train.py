@@ -116,8 +116,9 @@ def test_a_command_that_is_interrupted_before_its_first_checkpoint_promises_none
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("JointRegSegLib.training.loop.train", interrupted)
+    # First this one, because it imports the other, which must not be replaced yet.
     monkeypatch.setattr("JointRegSegLib.multitask.training.train_tasks", interrupted)
+    monkeypatch.setattr("JointRegSegLib.training.loop.train", interrupted)
     config = write_config(tmp_path) if kind == "joint" else write_task_config(tmp_path, [AGE])
     run = tmp_path / "run"
     assert main(["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]) == 1
