@@ -7,7 +7,7 @@ non-enhancing FLAIR hyperintensity", the official names of BraTS for the core an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,14 +79,23 @@ COMPARTMENTS = {
 """Compartments by number in ``labels.LABELS``, in colours of Okabe and Ito, which colour-blind readers tell apart."""
 
 
-def shown_compartments(labels: np.ndarray | None = None) -> dict[int, Compartment]:
-    """Return the compartments that segmentations and legends list: the tumour's always, a cavity where there is one.
+def shown_compartments(
+    labels: np.ndarray | None = None, known: Collection[int] | None = None
+) -> dict[int, Compartment]:
+    """Return the compartments that segmentations and legends list, by their numbers.
 
     Args:
-        labels: Label map of any shape, or None.
+        labels: Label map of any shape, whose compartments are listed in any case, or None.
+        known: Numbers that the map can have, which are listed even where it has no voxel of them; None for those of the
+            tumour, without the cavity.
     """
-    with_cavity = labels is not None and bool((labels == CAVITY).any())
-    return {number: each for number, each in COMPARTMENTS.items() if number != CAVITY or with_cavity}
+    if known is None:
+        known = [number for number in COMPARTMENTS if number != CAVITY]
+    return {
+        number: each
+        for number, each in COMPARTMENTS.items()
+        if number in known or (labels is not None and bool((labels == number).any()))
+    }
 
 
 def title_of(region: str) -> str:

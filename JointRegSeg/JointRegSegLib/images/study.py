@@ -68,6 +68,12 @@ class StudyImages:
         """The image whose grid is the native grid of the study."""
         return self.images[self.reference_modality]
 
+    @property
+    def given_compartments(self) -> frozenset[int] | None:
+        """Numbers in ``LABELS`` that the segmentation that came with the visit can have; None where that is unknown."""
+        reading = self.label_reading
+        return None if self.tumor_labels is None or reading is None else reading.compartments
+
     def title(self, what: str) -> str:
         """Return the name in messages of an image (by its modality), the ``BRAIN_MASK`` or the ``TUMOR``."""
         return input_title(what, self.name, self.sources.get(what))

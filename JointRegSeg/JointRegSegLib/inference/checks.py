@@ -42,12 +42,6 @@ class CheckedStudy:
     coverage: Mapping[str, Coverage]
     positions: Mapping[str, Coregistration] = field(default_factory=dict)
 
-    @property
-    def given_compartments(self) -> frozenset[int] | None:
-        """Numbers in ``LABELS`` that the segmentation that came with the visit can have; None where that is unknown."""
-        reading = self.study.label_reading
-        return None if self.given_labels is None or reading is None else reading.compartments
-
     def share_shown(self, modality: str) -> float:
         """Return the share of the brain mask, 0 to 1 in hundredths, that an image shows."""
         return round(share_shown(self.study.images[modality], self.coverage[modality], self.brain), 2)

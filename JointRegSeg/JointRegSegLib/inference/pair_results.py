@@ -170,9 +170,8 @@ def _measured(
             unseen[role] = hidden_on(coverage[role], prepared.grid, checked.brain, to_grid, predicted)
             side = found[role]
             guessed = {} if given[role] else unseen[role]
-            volumes[role] = region_volumes(
-                native, role, side.counts, coverage[role], guessed, side.uncertain_ml, checked.given_compartments
-            )
+            known = checked.study.given_compartments
+            volumes[role] = region_volumes(native, role, side.counts, coverage[role], guessed, side.uncertain_ml, known)
         notes += found[role].notes(checked)
         visit = checked.study
         notes += coverage_warnings(

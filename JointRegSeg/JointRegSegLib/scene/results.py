@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +105,12 @@ def into_scene(
     """
     with scene_unchanged_on_error():
         result = JointRegSegResult(joint, {**studies, **joint.positioned})
-        result.fixedSegmentation = _add_if_segmented(joint.fixed_labels, "fixed segmentation")
-        result.movingSegmentation = _add_if_segmented(joint.moving_labels, "moving segmentation")
-        result.warpedSegmentation = _add_if_segmented(joint.warped_labels, "moving segmentation on fixed")
+        known = {which: study.given_compartments for which, study in result.studies.items()}
+        result.fixedSegmentation = _add_if_segmented(joint.fixed_labels, "fixed segmentation", known["fixed"])
+        result.movingSegmentation = _add_if_segmented(joint.moving_labels, "moving segmentation", known["moving"])
+        result.warpedSegmentation = _add_if_segmented(
+            joint.warped_labels, "moving segmentation on fixed", known["moving"]
+        )
         result.transform = add_transform(joint.moving_to_fixed, "moving to fixed")
         result.positions = [
             add_transform(position, position_name(which, modality))
@@ -176,21 +179,24 @@ def tell_label_readings(result: JointRegSegResult) -> None:
             )
 
 
-def _add_if_segmented(labels: sitk.Image | None, name: str) -> Any:
-    return None if labels is None else add_tumor(labels, name)
+def _add_if_segmented(labels: sitk.Image | None, name: str, known: Collection[int] | None) -> Any:
+    return None if labels is None else add_tumor(labels, name, known)
 
 
-def add_tumor(labels: sitk.Image, name: str) -> Any:
-    """Add a segmentation node with one segment per tumour compartment, empty ones included, and one for a cavity.
+def add_tumor(labels: sitk.Image, name: str, known: Collection[int] | None = None) -> Any:
+    """Add a segmentation node with one segment per compartment.
+
+    An empty segment says that there is none, and so a compartment that the classes cannot have gets no segment.
 
     Args:
         labels: Tumour classes.
         name: Name of the node.
+        known: Numbers that the classes can have; None for all of the tumour, and a cavity where there is one.
     """
     import SimpleITK as sitk
 
     voxels = sitk.GetArrayViewFromImage(labels)
-    masks = {compartment.name: voxels == number for number, compartment in shown_compartments(voxels).items()}
+    masks = {compartment.name: voxels == number for number, compartment in shown_compartments(voxels, known).items()}
     node = add_segmentation(masks, Geometry.from_sitk(labels), name)
     style_tumor(node)
     return node

@@ -29,7 +29,7 @@ from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.tables import table_columns
-from NeuroCESTLib.scene.volumes import array_on, volume_array
+from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
 
 TENTH_OF_A_VOXEL_MM = 0.4  # the smallest voxel side of these grids is 4 mm
 PAIRS = [("axial", "oblique"), ("left-handed oblique", "LPS"), ("oblique", "sagittal"), ("LPS", "left-handed")]
@@ -139,6 +139,27 @@ def test_segmentations_have_names_colours_and_codes(slicer: ModuleType, exact: C
     warped = masks_on(result.warpedSegmentation, studies[0].grid)
     array = sitk.GetArrayViewFromImage(joint.warped_labels)
     np.testing.assert_array_equal(warped["Oedema"], array == 2)
+
+
+def test_a_compartment_that_a_given_segmentation_cannot_have_gets_no_segment(slicer: ModuleType) -> None:
+    """An empty segment would say that there is none, and a later comparison would take it for gone."""
+    studies = HeadStudy.of("axial"), HeadStudy.of("axial", second=True)
+    nodes = [study.nodes(name) for study, name in zip(studies, ("fixed", "moving"), strict=True)]
+    hd_glio = np.array([0, 0, 1, 2], np.uint8)[studies[1].visit.labels]
+    given = add_volume(hd_glio, studies[1].grid, "hd_glio", label=True)
+    visits = {
+        "fixed": study_of(nodes[0], None, None, "fixed")[0],
+        "moving": study_of(nodes[1], None, given, "moving", labels="hd-glio")[0],
+    }
+    labels = studies[1].grid.to_sitk(np.where(hd_glio == 1, 2, 0).astype(np.uint8))  # the tumour no longer enhances
+    joint = replace(exact_result(*studies), moving_labels=labels, warped_labels=labels)
+    result = into_scene(joint, visits, nodes[1], [], "HD-GLIO")
+    for node, study, names in (
+        (result.fixedSegmentation, studies[0], ["Necrotic core", "Oedema", "Enhancing tumour"]),
+        (result.movingSegmentation, studies[1], ["Oedema", "Enhancing tumour"]),
+        (result.warpedSegmentation, studies[1], ["Oedema", "Enhancing tumour"]),
+    ):
+        assert list(masks_on(node, study.grid)) == names
 
 
 def test_results_lie_in_one_folder_with_colours_windows_and_tables(slicer: ModuleType, exact: Callable) -> None:
