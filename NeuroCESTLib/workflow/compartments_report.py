@@ -8,9 +8,12 @@ from typing import Any
 
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.labels.conventions import LABELS
 
 REMEDY = "remove its folder and run again"
 COMPARTMENTS, CHANGES = "compartments.csv", "changes.csv"
+_OF_TUMOR = (*LABELS[1:], "tumor_core", "whole_tumor")
+"""Regions of the tumour by their names."""
 
 
 def read_summary(folder: Path) -> Mapping[str, Any]:
@@ -46,7 +49,7 @@ def read_volumes(folder: Path, visits: Sequence[str]) -> dict[str, dict[str, tup
     """Read the volume in ml of each compartment of the tumour at each visit, and whether it is only the least one.
 
     It is the least one where the anatomical images do not show all of the compartment. Reports of earlier versions do
-    not tell which regions belong to the tumour; then it is read of all of them.
+    not tell which regions belong to the tumour; then their names do.
 
     Args:
         folder: Folder of the stage.
@@ -62,7 +65,7 @@ def read_volumes(folder: Path, visits: Sequence[str]) -> dict[str, dict[str, tup
             found[visit] = {
                 name: (float(region["volume_ml"]), bool(region.get("at_least")))
                 for name, region in regions
-                if region.get("kind", "tumor") == "tumor"
+                if region.get("kind", "tumor" if name in _OF_TUMOR else "") == "tumor"
             }
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(

@@ -214,6 +214,21 @@ def test_a_volume_that_is_only_the_least_one_is_marked_and_not_compared(folder: 
     )
 
 
+def test_a_report_of_an_earlier_version_gives_the_volumes_of_the_tumour_alone(folder: Path) -> None:
+    """It does not tell of which kind a region is."""
+    plan = Plan.read(folder / ".neurocest" / "plan.json")
+    now = len(collect(folder, plan, "group").comparisons)
+    for path in folder.glob("*/v2/compartments/report.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for visit in content["summary"]["visits"].values():
+            for region in visit["regions"].values():
+                del region["kind"]
+        path.write_text(json.dumps(content), encoding="utf-8")
+    earlier = collect(folder, plan, "group")
+    assert {row["compartment"] for row in earlier.rows if row.get("quantity") == "volume"} == {"edema"}
+    assert len(earlier.comparisons) == now
+
+
 def test_a_single_visit_has_its_volumes_too_and_they_are_compared(folder: Path) -> None:
     visits = dict(Plan.read(folder / ".neurocest" / "plan.json").visits)
     for subject in ("s07", "s08"):
