@@ -74,6 +74,14 @@ class NodeToCarry:
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     styles: Sequence[SegmentStyle] = ()
 
+    @property
+    def background(self) -> float:
+        """Number of the voxels without a label: 0, or the most frequent one of a volume with negative numbers."""
+        if self.voxels is None or not (self.voxels < 0).any():
+            return 0.0
+        values, counts = np.unique(self.voxels, return_counts=True)
+        return float(values[counts.argmax()])
+
 
 def node_to_carry(node: Any, otherwise: Geometry) -> NodeToCarry:
     """Read a node that is to be brought onto the fixed study.
@@ -212,7 +220,9 @@ def lost_beyond(carried: NodeToCarry, back: sitk.Transform, fixed: sitk.Image) -
         fixed: Image onto whose grid it is brought.
     """
     grid = carried.grid
-    filled = np.any(list(carried.masks.values()), axis=0) if carried.voxels is None else carried.voxels > 0
+    filled = (
+        np.any(list(carried.masks.values()), axis=0) if carried.voxels is None else carried.voxels != carried.background
+    )
     shown = Geometry.from_sitk(fixed)
     everywhere = shown.to_sitk(np.ones(shown.shape, np.uint8))
     seen = _resampled(everywhere, grid.to_sitk(filled.astype(np.uint8)), back, linear=False) > 0
@@ -237,7 +247,8 @@ def absent_from_brain(carried: NodeToCarry, transform: sitk.Transform, brain: si
     import SimpleITK as sitk
 
     assert carried.voxels is not None
-    values = _resampled(carried.grid.to_sitk(carried.voxels.astype(np.float32)), brain, transform)
+    image = carried.grid.to_sitk(carried.voxels.astype(np.float32))
+    values = _resampled(image, brain, transform, outside=float("nan"))
     inside = sitk.GetArrayViewFromImage(brain) != 0
     voxel_ml = float(np.prod(brain.GetSpacing())) / 1000
     known_ml, brain_ml = float((inside & np.isfinite(values)).sum()) * voxel_ml, float(inside.sum()) * voxel_ml
@@ -263,7 +274,7 @@ def carried_along(carried: NodeToCarry, transform: sitk.Transform, fixed: sitk.I
 
     Returns:
         A function that adds the resampled node to the scene and returns it. Voxels outside of the field of view are NaN
-        in volumes and 0 in labels.
+        in volumes and background in labels.
     """
     name, geometry, node = f"{carried.name} on fixed", Geometry.from_sitk(fixed), carried.node
     if carried.voxels is None:
@@ -277,16 +288,17 @@ def carried_along(carried: NodeToCarry, transform: sitk.Transform, fixed: sitk.I
     voxels = carried.voxels
     if not carried.labels:
         voxels = voxels.astype(np.result_type(voxels.dtype, np.float32))
-    array = _resampled(carried.grid.to_sitk(voxels), fixed, transform, linear=not carried.labels)
+    background = carried.background if carried.labels else float("nan")
+    array = _resampled(carried.grid.to_sitk(voxels), fixed, transform, not carried.labels, background)
     return lambda: _add_volume(array, geometry, name, node, node.IsA("vtkMRMLLabelMapVolumeNode"))
 
 
-def _resampled(image: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, linear: bool = True) -> np.ndarray:
+def _resampled(
+    image: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, linear: bool = True, outside: float = 0.0
+) -> np.ndarray:
     import SimpleITK as sitk
 
     interpolator = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
-    floating = image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64)
-    outside = float("nan") if floating and linear else 0.0
     return sitk.GetArrayFromImage(sitk.Resample(image, fixed, transform, interpolator, outside))
 
 

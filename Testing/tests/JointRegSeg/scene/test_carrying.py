@@ -19,7 +19,7 @@ from JointRegSegLib.scene.carrying import (
 )
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
-from NeuroCESTLib.scene.volumes import add_volume
+from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 SHAPE = (20, 20, 20)
@@ -70,6 +70,21 @@ def test_a_parcellation_is_labels_whatever_the_sign_and_number_of_its_values(sli
         inner = grid.to_sitk(np.zeros(grid.shape, np.uint8))[:, :, 4:36]
         if expected:  # what lies around the parcels is nothing to lose
             assert lost_beyond(node_to_carry(node, grid), IDENTITY, inner) == []
+
+
+def test_labels_with_negative_numbers_keep_their_background_and_tell_what_is_lost(slicer: ModuleType) -> None:
+    """A number below 0 may be a label, as 0 may be one where the background is another number."""
+    grid = Geometry(SHAPE, np.diag([10.0, 10.0, 10.0, 1.0]))
+    array = np.zeros(SHAPE, np.int16)
+    array[4:16, 4:10, 4:16], array[4:16, 10:16, 4:16] = -3, 5
+    everything = grid.to_sitk(np.zeros(SHAPE, np.uint8))
+    padded = sitk.ConstantPad(everything, [5] * 3, [5] * 3)
+    for background, numbers in ((0, array), (-1, np.where(array == 0, -1, array * (array > 0)).astype(np.int16))):
+        carried = node_to_carry(add_volume(numbers, grid, "parcels"), grid)
+        (told,) = lost_beyond(carried, IDENTITY, everything[:, 10:, :])
+        assert "864.0 of its 1728.0 ml are not in its copy" in told
+        copy = volume_array(carried_along(carried, IDENTITY, padded)())
+        np.testing.assert_array_equal(copy, np.pad(numbers, 5, constant_values=background))
 
 
 @pytest.mark.parametrize("label", [False, True])
