@@ -42,7 +42,7 @@ _LEAST_LOST_ML = 0.05
 _LEAST_SHARE = 0.01
 """Share of the fixed brain below which a map that loses most of its values is told; a single slice has more."""
 _FEW_LABELS = 16
-"""Number of distinct values up to which whole numbers are labels, however small their patches are."""
+"""Number of distinct values up to which whole numbers from 0 are labels, however small their patches are."""
 _LEAST_EQUAL = 0.6
 """Share of equal neighbours inside the labels above which a volume is a label map."""
 
@@ -130,10 +130,11 @@ def check_place(carried: NodeToCarry, moving: StudyImages) -> None:
 
 
 def holds_labels(node: Any) -> bool:
-    """Return whether a node is a label map, or a volume that holds labels: few whole numbers, or many in large patches.
+    """Return whether a node is a label map, or a volume that holds labels: few whole numbers, or any in large patches.
 
     The intensities of an image change from voxel to voxel even where they are whole numbers. A volume with a unit is a
-    map.
+    map. So are few whole numbers with negative ones among them, such as APTw in whole percent, unless they lie in large
+    patches.
     """
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return True
@@ -143,7 +144,7 @@ def holds_labels(node: Any) -> bool:
     if voxels.dtype.kind == "f" and not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
         return False
     values, counts = np.unique(voxels, return_counts=True)
-    if len(values) <= _FEW_LABELS:
+    if len(values) <= _FEW_LABELS and (voxels >= 0).all():
         return len(values) > 0
     background = values[counts.argmax()]
     equal = pairs = 0

@@ -72,6 +72,17 @@ def test_a_parcellation_is_labels_whatever_the_sign_and_number_of_its_values(sli
             assert lost_beyond(node_to_carry(node, grid), IDENTITY, inner) == []
 
 
+def test_a_map_in_few_whole_numbers_of_either_sign_is_no_label_map(slicer: ModuleType) -> None:
+    """Scanners write APTw in whole percent; beyond its field of view it is unknown and not 0."""
+    grid = Geometry(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+    percent = np.rint(np.random.default_rng(0).normal(2, 1.5, SHAPE)).astype(np.int16)
+    carried = node_to_carry(add_volume(percent, grid, "APTw"), grid)
+    assert not carried.labels
+    padded = sitk.ConstantPad(grid.to_sitk(percent), [0, 0, 5], [0, 0, 5])
+    copy = volume_array(carried_along(carried, IDENTITY, padded)())
+    np.testing.assert_array_equal(np.isfinite(copy), np.pad(np.ones(SHAPE, bool), ((5, 5), (0, 0), (0, 0))))
+
+
 def test_labels_with_negative_numbers_keep_their_background_and_tell_what_is_lost(slicer: ModuleType) -> None:
     """A number below 0 may be a label, as 0 may be one where the background is another number."""
     grid = Geometry(SHAPE, np.diag([10.0, 10.0, 10.0, 1.0]))
