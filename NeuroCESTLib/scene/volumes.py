@@ -54,8 +54,11 @@ def readable_file(path: Path) -> Iterator[tuple[Path, ImageHeader]]:
     """
     with temporary_folder() as folder:
         plain = plain_file(path, folder)
-        header = read_header(plain)
-        straight, notes = straight_file(plain, folder)
+        try:
+            header = read_header(plain)
+            straight, notes = straight_file(plain, folder)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(plain), str(path))) from None
         yield straight, header
     for note in (*notes, *orientation_notes(path, header.geometry.ijk_to_ras)):
         warnings.warn(note.replace(str(plain), str(path)), stacklevel=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -24,10 +25,12 @@ AXES = np.array([[-1.99, 0.1, 0.0, 20.0], [0.1, 1.99, 0.0, -30.0], [0.0, 0.0, 2.
 SPACING, QFORM_CODE, SFORM = 80, 252, 280
 
 
-def write(path: Path, sform: np.ndarray | None = None, codes: tuple[int, int] = (1, 1)) -> Path:
+def write(
+    path: Path, sform: np.ndarray | None = None, codes: tuple[int, int] = (1, 1), dtype: type = np.float32
+) -> Path:
     """Write an image whose qform is upright; its sform and the codes of both are set in the bytes of the header."""
     plain = path.with_name("plain.nii")
-    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).random(SIZE[::-1]).astype(np.float32)), str(plain))
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).random(SIZE[::-1]).astype(dtype)), str(plain))
     content = bytearray(plain.read_bytes())
     plain.unlink()
     content[QFORM_CODE : QFORM_CODE + 4] = struct.pack("<2h", *codes)
@@ -62,12 +65,14 @@ def test_a_slightly_sheared_sform_is_straightened_with_a_warning(tmp_path: Path,
     assert path.read_bytes() == before
 
 
-def test_a_sheared_sform_is_refused_with_its_true_reason(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.nii.gz", sheared(0.02), (0, 1))
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_a_sheared_sform_is_refused_with_its_true_reason(tmp_path: Path, slicer: object, dtype: type) -> None:
+    path = write(tmp_path / "a.nii.gz", sheared(0.02), (0, 1), dtype)
     words = (
-        r"a\.nii\.gz' has an sform whose axes are not perpendicular: straightening it would move a corner by 0\.\d+ mm"
+        f"^'{re.escape(str(path))}' has an sform whose axes are not perpendicular: "
+        r"straightening it would move a corner by 0\.\d+ mm"
     )
-    for read in (read_image, read_header):
+    for read in (read_image, read_header, read_volume, read_sequence):
         with pytest.raises(ValueError, match=words):
             read(path)
     assert "not perpendicular" in str(header_problem(path))
