@@ -17,6 +17,7 @@ from .failures import NOT_DONE, Failure, find_failure
 from .rows import (
     CHANGE_COLUMNS,
     COHORT_COLUMNS,
+    LEAST,
     MEAN,
     Row,
     change_row,
@@ -76,7 +77,7 @@ def collect(
     references: list[Row] = []
     record = read_record(folder)
     for subject, visits in plan.visits.items():
-        first_is_known = False
+        first_volumes: list[Row] | None = None
         for visit in visits[1:] if len(visits) > 1 else visits:
             failure = find_failure(folder, plan, visit, record, not_done, interrupted)
             if failure:
@@ -85,7 +86,7 @@ def collect(
                 continue
             place = folder / subject / visit.name / FOLDERS["compartments"]
             later = visit is not visits[0]
-            wanted = [visits[0]] * (later and not first_is_known) + [visit]
+            wanted = [visits[0]] * (later and first_volumes is None) + [visit]
             try:
                 in_ml = read_volumes(place, [one.name for one in (visits[0], visit)])
                 of_visit = read_table(place / COMPARTMENTS, ("region", "visit", "quantity", "n", "coverage"))
@@ -98,9 +99,15 @@ def collect(
             for one in wanted:
                 rows += statistic_rows(one, of_visit) + volumes[one.name]
                 warnings += maps_without_values(one, of_visit) + volumes_left_out(one, volumes[one.name])
-            first_is_known = True
+            of_first = volumes[visits[0].name]
+            if first_volumes is None:
+                first_volumes = of_first
+            else:
+                told = {row["compartment"] for row in first_volumes if row["statistic"] == LEAST}
+                new = [row for row in of_first if row["compartment"] not in told]
+                warnings += volumes_left_out(visits[0], new, visit)
             changes += [change_row(visit, visits[0], row) for row in changed]
-            at_first = statistic_rows(visits[0], of_visit) + volumes[visits[0].name]
+            at_first = statistic_rows(visits[0], of_visit) + of_first
             references += [{**row, LATER: visit.name} for row in at_first]
     comparisons = compare_all(rows, plan, compare, statistic, references)
     return CohortResults(rows, changes, comparisons, failures, statistic, tuple(warnings))

@@ -68,14 +68,15 @@ def volume_rows(visit: Visit, volumes: Mapping[str, tuple[float, bool]]) -> list
     return found
 
 
-def volumes_left_out(visit: Visit, rows: Sequence[Row]) -> list[str]:
-    """Name the compartments of a visit of which the volumes are only the least ones."""
+def volumes_left_out(visit: Visit, rows: Sequence[Row], other: Visit | None = None) -> list[str]:
+    """Name the compartments of a visit of which the volumes are only the least ones, as against the other visit."""
     names = [row["compartment"] for row in rows if row["statistic"] == LEAST]
     if not names:
         return []
+    names_of_visits = visit.name if other is None else f"{visit.name} against {other.name}"
     return [
-        f"{visit.subject} {visit.name}: the anatomical images do not show all of {', '.join(names)}, so that the "
-        "volumes are the least ones; they are not compared"
+        f"{visit.subject} {names_of_visits}: the anatomical images do not show all of {', '.join(names)}, so that "
+        "the volumes are the least ones; they are not compared"
     ]
 
 

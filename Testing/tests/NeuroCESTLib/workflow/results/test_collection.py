@@ -279,24 +279,46 @@ def test_a_column_that_the_manifest_does_not_have_is_refused(folder: Path, capsy
     assert not (folder / "cohort.csv").exists()
 
 
-def test_each_later_visit_is_compared_with_the_first_one_of_its_own_table(tmp_path: Path) -> None:
+def three_visits(folder: Path) -> Plan:
+    """Write the results of three subjects, of which the later visits measure the first one differently."""
     visits = {}
     for number, subject in enumerate("abc"):
         files = {"t1": f"/{subject}/t1.nii", "cest": "/c.nii", "protocol": "/p.json"}
         visits[subject] = [Visit(subject, visit, files, {}) for visit in ("v1", "v2", "v3")]
         for visit, stages in {**STAGES, "v3": STAGES["v2"]}.items():
             for stage in stages:
-                (tmp_path / subject / visit / FOLDERS[stage]).mkdir(parents=True)
-                (tmp_path / subject / visit / FOLDERS[stage] / "report.json").write_text("{}")
+                (folder / subject / visit / FOLDERS[stage]).mkdir(parents=True)
+                (folder / subject / visit / FOLDERS[stage] / "report.json").write_text("{}")
         for visit, first, second in (("v2", 10 + number, 12 + number), ("v3", 14 + number, 15 + 2 * number)):
-            place = tmp_path / subject / visit / "compartments"
+            place = folder / subject / visit / "compartments"
             header = "visit region quantity unit n coverage mean median fit fit_se mean_se"
             rows = [[v, "edema", "amide", "", 9, 1, m, m, "", "", 0.1] for v, m in (("v1", first), (visit, second))]
             write(place / "compartments.csv", header, *rows)
             write(place / "changes.csv", "region quantity unit first second change lower upper")
             write_report(place, {"v1": first, visit: second})
-    compared = [row for row in collect(tmp_path, Plan(visits, Settings()), None).comparisons if row["unit"] != "ml"]
+    return Plan(visits, Settings())
+
+
+def test_each_later_visit_is_compared_with_the_first_one_of_its_own_table(tmp_path: Path) -> None:
+    plan = three_visits(tmp_path)
+    compared = [row for row in collect(tmp_path, plan, None).comparisons if row["unit"] != "ml"]
     assert {row["visit"]: (row["first"], row["second"]) for row in compared} == {
         "2 against 1": (11.0, 13.0),
         "3 against 1": (15.0, 17.0),
     }
+
+
+def test_a_first_visit_whose_volume_is_the_least_one_only_against_a_later_visit_is_told(tmp_path: Path) -> None:
+    """Whether its images show all of a compartment depends on what the other visit shows."""
+    plan = three_visits(tmp_path)
+    write_report(tmp_path / "a" / "v3" / "compartments", {"v1": 14, "v3": 15}, least="v1")
+    results = collect(tmp_path, plan, None)
+    assert {row["visit"]: row["n_first"] for row in results.comparisons if row["quantity"] == "volume"} == {
+        "2 against 1": 3,
+        "3 against 1": 2,
+    }
+    (told,) = results.warnings
+    assert told.startswith("a v1 against v3: the anatomical images do not show all of edema")
+    write_report(tmp_path / "a" / "v2" / "compartments", {"v1": 10, "v2": 12}, least="v1")
+    (told,) = collect(tmp_path, plan, None).warnings  # once for both later visits
+    assert told.startswith("a v1: the anatomical images do not show all of edema")
