@@ -186,7 +186,8 @@ def _add_if_segmented(labels: sitk.Image | None, name: str, known: Collection[in
 def add_tumor(labels: sitk.Image, name: str, known: Collection[int] | None = None) -> Any:
     """Add a segmentation node with one segment per compartment.
 
-    An empty segment says that there is none, and so a compartment that the classes cannot have gets no segment.
+    An empty segment says that there is none, and so a compartment that the classes cannot have gets no segment. The
+    others have the numbers of their classes in files.
 
     Args:
         labels: Tumour classes.
@@ -196,8 +197,12 @@ def add_tumor(labels: sitk.Image, name: str, known: Collection[int] | None = Non
     import SimpleITK as sitk
 
     voxels = sitk.GetArrayViewFromImage(labels)
-    masks = {compartment.name: voxels == number for number, compartment in shown_compartments(voxels, known).items()}
+    masks = {compartment.name: voxels == number for number, compartment in COMPARTMENTS.items()}
     node = add_segmentation(masks, Geometry.from_sitk(labels), name)
+    segmentation = node.GetSegmentation()
+    segmentation.CollapseBinaryLabelmaps(False)  # into one map with the numbers of the classes, which are then kept
+    for compartment in {*COMPARTMENTS.values()}.difference(shown_compartments(voxels, known).values()):
+        segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName(compartment.name))
     style_tumor(node)
     return node
 

@@ -30,6 +30,7 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.tables import table_columns
 from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
+from NeuroCESTLib.scene.writing import write_node
 
 TENTH_OF_A_VOXEL_MM = 0.4  # the smallest voxel side of these grids is 4 mm
 PAIRS = [("axial", "oblique"), ("left-handed oblique", "LPS"), ("oblique", "sagittal"), ("LPS", "left-handed")]
@@ -141,7 +142,9 @@ def test_segmentations_have_names_colours_and_codes(slicer: ModuleType, exact: C
     np.testing.assert_array_equal(warped["Oedema"], array == 2)
 
 
-def test_a_compartment_that_a_given_segmentation_cannot_have_gets_no_segment(slicer: ModuleType) -> None:
+def test_a_compartment_that_a_given_segmentation_cannot_have_gets_no_segment(
+    slicer: ModuleType, tmp_path: Path
+) -> None:
     """An empty segment would say that there is none, and a later comparison would take it for gone."""
     studies = HeadStudy.of("axial"), HeadStudy.of("axial", second=True)
     nodes = [study.nodes(name) for study, name in zip(studies, ("fixed", "moving"), strict=True)]
@@ -160,6 +163,10 @@ def test_a_compartment_that_a_given_segmentation_cannot_have_gets_no_segment(sli
         (result.warpedSegmentation, studies[1], ["Oedema", "Enhancing tumour"]),
     ):
         assert list(masks_on(node, study.grid)) == names
+    write_node(result.movingSegmentation, tmp_path / "moving.seg.nrrd")
+    written = sitk.ReadImage(str(tmp_path / "moving.seg.nrrd"))
+    assert [written.GetMetaData(f"Segment{n}_LabelValue") for n in (0, 1)] == ["2", "3"]
+    assert np.unique(sitk.GetArrayFromImage(written)).tolist() == [0, 2]
 
 
 def test_results_lie_in_one_folder_with_colours_windows_and_tables(slicer: ModuleType, exact: Callable) -> None:
