@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from NeuroCESTLib.core.headers.bundle import check_bundle, check_scene
+from NeuroCESTLib.core.headers.dicom import is_dicom
+from NeuroCESTLib.core.headers.dicom_frames import check_dicom
 from NeuroCESTLib.core.headers.limits import check_grid
 from NeuroCESTLib.core.headers.metaimage import check_metaimage, is_metaimage
 from NeuroCESTLib.core.headers.nifti import check_nifti, is_nifti, is_pair
@@ -21,8 +23,8 @@ from NeuroCESTLib.core.headers.nrrd_checks import check_nrrd
 def check_file(path: str | os.PathLike, trust_size: bool = False) -> None:
     """Check the header of a file, and that its data are complete.
 
-    NRRD files (also segmentations and sequences), NIfTI files in one part or two, MetaImages and scenes are checked;
-    files of other kinds pass, and so do files of these kinds whose names say otherwise.
+    NRRD files (also segmentations and sequences), NIfTI files in one part or two, MetaImages, DICOM files and scenes
+    are checked; files of other kinds pass, and so do files of these kinds whose names say otherwise.
 
     Args:
         path: An existing file.
@@ -47,6 +49,8 @@ def _check(path: Path, trust_size: bool, stamp: tuple[int, ...]) -> None:
         check_orientation(path)
     elif is_metaimage(path):
         check_metaimage(path)
+    elif is_dicom(path):
+        check_dicom(path)
     elif name.endswith(".mrb"):
         check_bundle(path, check_file)
     elif name.endswith(".mrml"):

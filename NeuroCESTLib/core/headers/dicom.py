@@ -1,4 +1,4 @@
-"""Recognition of DICOM files, which are imported as scans but not read as images."""
+"""Recognition of DICOM files, which are imported as scans but, except for single volumes, not read as images."""
 
 from __future__ import annotations
 

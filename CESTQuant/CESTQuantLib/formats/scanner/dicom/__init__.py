@@ -1,1 +1,1 @@
-"""DICOM files: their elements and frames, the series in a folder, and what is known of the protocol of a series."""
+"""DICOM series: which there are in a folder, their images as volumes, and what is known of their protocol."""

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.headers.dicom_elements import DicomFile, first_number
+
 from ...offset_lists import read_offsets
 from ...protocol_files import read_protocol
 from ...protocol_json import SAME_MAGNET, protocol_to_dict
 from ...pulseq.field import STRONGEST_T
 from ..repetitions import repeated
 from ..saturation import field_of_larmor
-from .elements import DicomFile, first_number
 from .series import Series, dicom_files, has_dicom
 from .siemens import measurement_protocol, wip_offsets
 

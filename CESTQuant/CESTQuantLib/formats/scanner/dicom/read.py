@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.dicom_frames import Frame, frames_of
+
 from ..scan import Scan
-from .frames import Frame, frames_of
 from .protocol import protocol_of_series
 from .selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels
 from .series import Series

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .elements import DicomFile
-from .frames import Frame, stored_values
+from NeuroCESTLib.core.headers.dicom_elements import DicomFile
+from NeuroCESTLib.core.headers.dicom_frames import Frame, stored_values
+
 from .volumes import clusters, images_at_a_place
 
 _UID = (0x0008, 0x0018)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from NeuroCESTLib.core.headers.dicom import is_dicom
+from NeuroCESTLib.core.headers.dicom_elements import DicomFile, first_text, read_elements
+from NeuroCESTLib.core.headers.dicom_frames import frame_count
 
-from .elements import DicomFile, first_text, read_elements
 from .selection import without_copies
 
 _SERIES, _NUMBER = (0x0020, 0x000E), (0x0020, 0x0011)
@@ -81,7 +82,7 @@ def series_in(source: str | Path) -> list[Series]:
 def _series(files: list[DicomFile]) -> Series:
     first = files[0]
     files, copies = without_copies(files)
-    frames = sum(int((file.numbers((0x0028, 0x0008)) or [1])[0]) for file in files)
+    frames = sum(map(frame_count, files))
     name = first_text(first, *_NAMES)
     return Series(first.text(_NUMBER), name, first.text(_MANUFACTURER), tuple(files), frames, copies=tuple(copies))
 

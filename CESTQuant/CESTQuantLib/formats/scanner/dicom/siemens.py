@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from .elements import DicomFile, Element, Elements
+from NeuroCESTLib.core.headers.dicom_elements import DicomFile, Element, Elements
 
 _BEGIN, _END = b"### ASCCONV BEGIN", b"### ASCCONV END ###"
 _M0_PPM = -300.0

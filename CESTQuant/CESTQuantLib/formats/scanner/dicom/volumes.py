@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..scan import FrameGroup, ScannedImages
-from .frames import Frame, scale_of, stored_values
+from NeuroCESTLib.core.headers.dicom_frames import SAME_PLACE_MM, Frame, even_step, is_tilted, scale_of, stored_values
 
-_SAME_PLACE_MM = 1e-2
+from ..scan import FrameGroup, ScannedImages
+
 _LARGEST_SHIFT = 0.1
 """Largest distance of images that count as one slice, relative to the smallest side of a voxel."""
-_EVEN = 1e-2
 
 
 def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages:
@@ -34,14 +33,7 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
     """
     first = frames[0]
     where = f"'{first.file.path.parent}'"
-    other = next(
-        (
-            f
-            for f in frames
-            if not np.allclose(f.axes, first.axes, atol=1e-3) or not np.allclose(f.spacing, first.spacing, rtol=1e-3)
-        ),
-        None,
-    )
+    other = next((frame for frame in frames if not frame.has_axes_of(first)), None)
     if other is not None:
         raise ValueError(
             f"'{first.file.path}' and '{other.file.path}' have different orientations or voxel sizes: leave out the "
@@ -72,7 +64,7 @@ def images_at_a_place(frames: Sequence[Frame]) -> int:
 def _places(frames: Sequence[Frame]) -> np.ndarray:
     """Numbers of the slices that the frames show, along their normal."""
     normal = np.cross(*frames[0].axes)
-    return clusters(np.array([frame.position @ normal for frame in frames]), _SAME_PLACE_MM)
+    return clusters(np.array([frame.position @ normal for frame in frames]), SAME_PLACE_MM)
 
 
 def clusters(values: np.ndarray, distance: float) -> np.ndarray:
@@ -125,7 +117,7 @@ def _shifts(stacks: list[list[Frame]], where: str) -> tuple[str, ...]:
     """A sentence where images of a slice lie apart, by less than what an analysis could notice."""
     first = stacks[0][0]
     shift = max(float(np.linalg.norm(frame.position - stack[0].position)) for stack in stacks for frame in stack)
-    if shift <= _SAME_PLACE_MM:
+    if shift <= SAME_PLACE_MM:
         return ()
     if shift > _LARGEST_SHIFT * min(*first.spacing, first.thickness):
         raise ValueError(f"{where} has images of a slice that are shifted against each other by up to {shift:.3g} mm")
@@ -143,14 +135,10 @@ def _echo_times(stack: list[Frame]) -> tuple[str, ...]:
 def _matrix(stacks: list[list[Frame]], where: str) -> np.ndarray:
     """Matrix (4, 4) from voxel index to LPS."""
     first = stacks[0][0]
-    normal = np.cross(*first.axes)
     positions = np.array([stack[0].position for stack in stacks])
-    step = normal * first.thickness
-    if len(stacks) > 1:
-        step = (positions[-1] - positions[0]) / (len(stacks) - 1)
-        even = np.abs(np.diff(positions, axis=0) - step).max() <= _EVEN * np.linalg.norm(step) + _SAME_PLACE_MM
-        if not even or np.linalg.norm(np.cross(step, normal)) > _EVEN * np.linalg.norm(step):
-            raise ValueError(f"{where}: the slices do not have equal distances, or some are missing")
+    step = np.cross(*first.axes) * first.thickness if len(stacks) == 1 else even_step(positions)
+    if step is None or is_tilted(step, first):
+        raise ValueError(f"{where}: the slices do not have equal distances, or some are missing")
     matrix = np.eye(4)
     matrix[:3, :3] = np.stack([first.axes[0] * first.spacing[0], first.axes[1] * first.spacing[1], step], axis=1)
     matrix[:3, 3] = positions[0]

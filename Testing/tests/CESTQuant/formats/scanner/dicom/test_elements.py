@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dicom_files import SIGNAL, elements, series, write_compressed, write_enhanced
 
-from CESTQuantLib.formats.scanner.dicom.elements import read_elements
 from CESTQuantLib.formats.scanner.sources import read_source
+from NeuroCESTLib.core.headers.dicom_elements import read_elements
 
 
 @pytest.mark.parametrize("implicit", [True, False])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .elements import DicomFile, Elements, Tag
+from NeuroCESTLib.core.headers.dicom import CONVERT
+from NeuroCESTLib.core.headers.dicom_elements import DicomFile, Elements, Tag, read_elements
 
 _POSITION: Tag = (0x0020, 0x0032)
 _ORIENTATION: Tag = (0x0020, 0x0037)
@@ -59,6 +60,10 @@ _RESCALING: tuple[tuple[Tag, bytes, bytes], ...] = (
     ((0x0040, 0x9225), b"FD", struct.pack("<d", 1.0)),
 )
 """Elements that SimpleITK may scale pixels by, with their type and the value with which it does not."""
+SAME_PLACE_MM = 1e-2
+"""Largest distance along their normal of images of one slice."""
+_EVEN = 1e-2
+"""Largest difference of a step between slices from the mean one, relative to it."""
 _WORDS = {8: "1", 16: "2", 32: "4"}
 
 
@@ -97,6 +102,53 @@ class Frame:
     echo_time_ms: float | None = None
     acquired: str = ""
 
+    def has_axes_of(self, other: Frame) -> bool:
+        """Whether another frame has the same orientation and voxel sizes in its plane."""
+        same_axes = np.allclose(self.axes, other.axes, atol=1e-3)
+        return same_axes and np.allclose(self.spacing, other.spacing, rtol=1e-3)
+
+
+def check_dicom(path: Path) -> None:
+    """Check that the frames of a DICOM file, if there are several, are one volume.
+
+    Slicer and ITK stack the frames as they lie in the file, whatever their places are, and scale all like the first.
+
+    Raises:
+        ValueError: The file is damaged, or its frames are no volume of equal voxels; the message names it.
+    """
+    file = read_elements(path)
+    if frame_count(file) < 2:
+        return
+    frames = frames_of(file)
+    step = even_step(np.array([frame.position for frame in frames]))
+    if step is None or is_tilted(step, frames[0]) or not all(frame.has_axes_of(frames[0]) for frame in frames):
+        problem = "do not follow each other on one grid, as with several images of a slice or a gap"
+    elif len({scale_of(frame, quantitative=False) for frame in frames}) > 1:
+        problem = "have scalings of their own"
+    else:
+        return
+    raise ValueError(
+        f"'{path}' is not one volume of equal voxels, because its {len(frames)} DICOM frames {problem}: {CONVERT}"
+    )
+
+
+def even_step(positions: np.ndarray) -> np.ndarray | None:
+    """Return the step (3,) between positions (n, 3) that lie at equal distances on a line, or None if they do not."""
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    length = np.linalg.norm(step)
+    even = np.abs(np.diff(positions, axis=0) - step).max() <= _EVEN * length + SAME_PLACE_MM
+    return step if even and length > SAME_PLACE_MM else None
+
+
+def is_tilted(step: np.ndarray, frame: Frame) -> bool:
+    """Whether a step (3,) from slice to slice leaves the normal of a frame."""
+    return bool(np.linalg.norm(np.cross(step, np.cross(*frame.axes))) > _EVEN * np.linalg.norm(step))
+
+
+def frame_count(file: DicomFile) -> int:
+    """Return the number of frames of a file; a classic file has one."""
+    return int((file.numbers(_FRAMES) or [1])[0])
+
 
 def frames_of(file: DicomFile) -> list[Frame]:
     """Return the frames of a file; a classic file has one.
@@ -104,7 +156,7 @@ def frames_of(file: DicomFile) -> list[Frame]:
     Raises:
         ValueError: The file does not say where its images lie; the message names it.
     """
-    count = int((file.numbers(_FRAMES) or [1])[0])
+    count = frame_count(file)
     per_frame = file.sequence(_PER_FRAME)
     shared = (file.sequence(_SHARED) or ({},))[0]
     if per_frame and len(per_frame) != count:
@@ -200,7 +252,7 @@ def stored_values(file: DicomFile) -> np.ndarray:
         ValueError: The file has no pixels, is cut off, or its pixels are coloured or of an unknown kind.
     """
     rows, columns = (int((file.numbers(tag) or [0])[0]) for tag in ((0x0028, 0x0010), (0x0028, 0x0011)))
-    frames = int((file.numbers(_FRAMES) or [1])[0])
+    frames = frame_count(file)
     if file.pixels is None or min(rows, columns, frames) < 1:
         raise ValueError(f"'{file.path}' has no image")
     if (file.numbers((0x0028, 0x0002)) or [1.0])[0] != 1:
