@@ -113,9 +113,11 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
     if unit == "ppm":
         return found
     if field_strength_T is None:
+        turns = "2 pi times " if unit == "rad/s" else ""
         raise ValueError(
             f"{path}: the offsets are in {_NAMES[unit]}: give the field strength in T to have them converted "
-            "(--field-strength)"
+            "(--field-strength, where the command has this option), or write them in ppm, divided by "
+            f"{turns}the Larmor frequency in MHz"
         )
     return found * (2 * math.pi if unit == "hz" else 1.0) / rad_per_s_per_ppm(field_strength_T)
 

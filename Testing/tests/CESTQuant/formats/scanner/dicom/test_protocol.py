@@ -159,3 +159,14 @@ def test_a_scanner_of_another_field_than_the_pulseq_file_is_told(tmp_path: Path)
     assert "was written for 3 T but the images are from a scanner of 2.895 T" in notes[2.9][0]
     assert "the offsets in ppm are 3.6 % larger" in notes[2.9][0]
     assert "57.0 % smaller" in notes[7][0]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_offsets_in_hz_of_an_unknown_field_are_refused_with_a_remedy_that_an_import_has(
+    given: bool, tmp_path: Path
+) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL, {(0x0018, 0x0084): ("DS", ""), (0x0018, 0x0087): ("DS", "")})
+    path = tmp_path / ("given.txt" if given else "dicom/offsets.txt")
+    path.write_text("# offsets in Hz\n-38000\n-447\n0\n447\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"where the command has this option\), or write them in ppm, divided by the"):
+        read_source(tmp_path / "dicom", offsets=path if given else None)
