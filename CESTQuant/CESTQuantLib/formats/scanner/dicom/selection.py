@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,14 @@ from NeuroCESTLib.core.headers.dicom_frames import Frame, stored_values
 from .volumes import clusters, images_at_a_place
 
 _UID = (0x0008, 0x0018)
-_DISTINCTIVE = ((0x0020, 0x0012), (0x0020, 0x0013), (0x0020, 0x0032))
-"""Numbers of acquisition and image, and position, which differ between images that an anonymiser gave the same UID."""
+_DISTINCTIVE = (
+    *((0x0020, 0x0012), (0x0020, 0x0013), (0x0020, 0x0032)),
+    *((0x0020, 0x0100), (0x0018, 0x0081), (0x0008, 0x0032)),
+)
+"""Numbers of acquisition and image, position, temporal position, echo time and time of the acquisition.
+
+They differ between images that an anonymiser gave the same UID, and are kept where it gave copies UIDs of their own.
+"""
 _NO_MAGNITUDES = {"P", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "R", "I"}
 _SAME_ECHO_MS = 0.01
 
@@ -22,23 +29,29 @@ _SAME_ECHO_MS = 0.01
 def without_copies(files: Sequence[DicomFile]) -> tuple[list[DicomFile], list[tuple[DicomFile, DicomFile]]]:
     """Return the files without repeated ones, and each of these with the one that it repeats.
 
-    A file repeats another one that has the same UID and numbers of the image, or, without UID, the same content.
+    A file repeats another one that has the same numbers, place and time of the image, and the same UID or pixels.
     """
-    first: dict[tuple[str, ...], DicomFile] = {}
-    copies = []
-    for file in files:
-        identity = _identity(file)
-        if identity in first:
-            copies.append((file, first[identity]))
+    described = [tuple(file.text(tag) for tag in _DISTINCTIVE) for file in files]
+    alike = Counter(described)
+    first: dict[tuple[tuple[str, ...], str], DicomFile] = {}
+    kept, copies = [], []
+    for file, image in zip(files, described, strict=True):
+        names = [file.text(_UID), _digest(file)] if alike[image] > 1 else []
+        known = [(image, name) for name in names if name]
+        original = next((first[key] for key in known if key in first), None)
+        if original is None:
+            kept.append(file)
         else:
-            first[identity] = file
-    return list(first.values()), copies
+            copies.append((file, original))
+        for key in known:
+            first.setdefault(key, original or file)
+    return kept, copies
 
 
-def _identity(file: DicomFile) -> tuple[str, ...]:
-    if uid := file.text(_UID):
-        return (uid, *(file.text(tag) for tag in _DISTINCTIVE))
-    return (hashlib.sha256(file.path.read_bytes()).hexdigest(),)
+def _digest(file: DicomFile) -> str:
+    """Digest of the pixels as they are stored."""
+    assert file.pixels is not None
+    return hashlib.sha256(file.path.read_bytes()[file.pixels[1] :]).hexdigest()
 
 
 def require_same_pixels(copies: Sequence[tuple[DicomFile, DicomFile]]) -> None:

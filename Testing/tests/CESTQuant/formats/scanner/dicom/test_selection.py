@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +103,11 @@ def test_a_volume_with_an_echo_time_of_its_own_stays_a_measurement(tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("identified", [True, False])
-def test_a_copy_of_the_files_is_read_once(tmp_path: Path, identified: bool) -> None:
-    """Images that an anonymiser gave one and the same UID are no copies."""
-    write_classic(tmp_path / "dicom", SIGNAL, {(0x0008, 0x0018): ("UI", "1.2.3.4")} if identified else None)
-    shutil.copytree(tmp_path / "dicom", tmp_path / "dicom - copy")
+@pytest.mark.parametrize("uids", [("1.2.3.4", "1.2.3.4"), ("1.2.3.4", "1.2.3.5"), ("", "")])
+def test_a_copy_of_the_files_is_read_once(tmp_path: Path, uids: tuple[str, str]) -> None:
+    """Images that an anonymiser gave one and the same UID are no copies; those that it gave two UIDs are."""
+    for folder, uid in zip(("dicom", "dicom - copy"), uids, strict=True):
+        write_classic(tmp_path / folder, SIGNAL, {(0x0008, 0x0018): ("UI", uid)})
     assert describe_scans(tmp_path) == ["5: cest (SIEMENS, 12 images)"]
     found, _ = read_source(tmp_path)
     np.testing.assert_array_equal(found.images.array, SIGNAL)
@@ -121,3 +120,11 @@ def test_a_copy_with_other_pixels_is_refused(tmp_path: Path) -> None:
     write_dicom(tmp_path / "b.dcm", image, SIGNAL[1, :1])
     with pytest.raises(ValueError, match=r"a\.dcm' and '.*b\.dcm' say that they are the same image but have different"):
         read_source(tmp_path)
+
+
+def test_images_with_the_same_pixels_at_another_time_are_no_copies(tmp_path: Path) -> None:
+    """Slices beyond the head can be empty in every volume, and image numbers can restart in every volume."""
+    for m, time in enumerate((100000, 100010)):
+        own = {(0x0008, 0x0018): ("UI", f"1.2.{m}"), (0x0008, 0x0032): ("TM", time), (0x0020, 0x0013): ("IS", 1)}
+        write_dicom(tmp_path / f"{m}.dcm", {**series(), **place(0), **own}, np.zeros((1, 6, 5)))
+    assert len(read_source(tmp_path)[0].images.array) == 2
