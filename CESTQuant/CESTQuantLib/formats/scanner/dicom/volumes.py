@@ -137,8 +137,13 @@ def _matrix(stacks: list[list[Frame]], where: str) -> np.ndarray:
     first = stacks[0][0]
     positions = np.array([stack[0].position for stack in stacks])
     step = np.cross(*first.axes) * first.thickness if len(stacks) == 1 else even_step(positions)
-    if step is None or is_tilted(step, first):
+    if step is None:
         raise ValueError(f"{where}: the slices do not have equal distances, or some are missing")
+    if is_tilted(step, first):
+        raise ValueError(
+            f"{where}: the slices are sheared, because each lies beside the normal of the one before it: resample them "
+            "to perpendicular axes"
+        )
     matrix = np.eye(4)
     matrix[:3, :3] = np.stack([first.axes[0] * first.spacing[0], first.axes[1] * first.spacing[1], step], axis=1)
     matrix[:3, 3] = positions[0]

@@ -109,3 +109,12 @@ def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
         write_dicom(tmp_path / f"{k}.dcm", {**series(), **place(k)}, SIGNAL[0, :1])
     with pytest.raises(ValueError, match="do not have equal distances"):
         read_source(tmp_path)
+
+
+def test_sheared_slices_are_refused(tmp_path: Path) -> None:
+    """Slices are sagittal at equal distances of 3 mm, each 1 mm anterior of the one before."""
+    for k in range(3):
+        where = {**place(k), (0x0020, 0x0032): ("DS", f"{-10 - 3 * k}\\{-20 - k}\\30")}
+        write_dicom(tmp_path / f"{k}.dcm", {**series(), **where}, SIGNAL[0, :1])
+    with pytest.raises(ValueError, match=r"the slices are sheared, .*: resample them to perpendicular axes"):
+        read_source(tmp_path)
