@@ -111,8 +111,13 @@ def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[s
         named = [one for one in series if scan in (one.number, one.name)]
         if len(named) == 1:
             return named[0], ()
-        problem = "several series" if named else "no series"
-        raise ValueError(f"'{source}' has {problem} {scan}; its series are {listed}")
+        if named:
+            folders = " and ".join(sorted({f"'{one.files[0].path.parent}'" for one in named}))
+            raise ValueError(
+                f"'{source}' has {len(named)} series {scan}, as of several examinations: give a folder with only one "
+                f"of them instead; they lie in {folders}"
+            )
+        raise ValueError(f"'{source}' has no series {scan}; its series are {listed}")
     if len(series) == 1:
         return series[0], ()
     candidates = [one for one in series if one.is_called_cest()]

@@ -37,3 +37,11 @@ def test_a_series_for_each_measurement_is_joined(tmp_path: Path) -> None:
     found, chosen = read_source(tmp_path / "dicom", "9-12")
     np.testing.assert_array_equal(found.images.array, SIGNAL)
     assert chosen == ("4 series are joined in the order of their numbers: 9-12",)
+
+
+def test_series_of_two_examinations_with_one_number_are_chosen_by_their_folders(tmp_path: Path) -> None:
+    for m, examination in enumerate(("before", "after")):
+        write_classic(tmp_path / examination, SIGNAL[m:], {(0x0020, 0x000E): ("UI", f"1.2.{m}")})
+    with pytest.raises(ValueError, match=r"2 series 5, .*: give a folder with only one .*/after' and '.*/before'$"):
+        read_source(tmp_path, "5")
+    np.testing.assert_array_equal(read_source(tmp_path / "after", "5")[0].images.array, SIGNAL[1:])
