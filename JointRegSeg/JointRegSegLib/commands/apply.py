@@ -215,7 +215,7 @@ class _Inputs:
 def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Report) -> _Inputs:
     """Read the input files and record them in the report."""
     from NeuroCESTLib.scene.geometry import Geometry
-    from NeuroCESTLib.scene.image_files import node_name, read_header
+    from NeuroCESTLib.scene.image_files import node_name
     from NeuroCESTLib.scene.segmentations import read_segmentation
     from NeuroCESTLib.scene.volumes import read_volume
 
@@ -243,11 +243,13 @@ def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Re
             node = read(read_segmentation, path, "carry", node_name(path))
         else:
             node = read(read_volume, path, "carry", node_name(path))
-            check_axes(Geometry.of(node).direction, f"'{path}'")
-            if len(read_header(path).sizes) < 3:
+            geometry = Geometry.of(node)
+            check_axes(geometry.direction, f"'{path}'")
+            across = geometry.ijk_to_ras[:3, 2]
+            if geometry.shape[0] == 1 and float(across @ geometry.ijk_to_ras[:3, 3]) == 0:
                 warnings.warn(
-                    f"'{path}' is 2-D, so its position across the slice is not known and taken to be 0 mm: save it "
-                    "as a 3-D image of one slice",
+                    f"'{path}' is one slice at exactly 0 mm across it, which is where 2-D images without a position "
+                    "are put: if that is wrong, save it as a 3-D image of one slice",
                     stacklevel=1,
                 )
         inputs.carried.append(node)

@@ -438,15 +438,20 @@ def test_options_of_a_refinement_that_is_left_out_are_told(
     assert told == ([] if words is None else [f"warning: {words}"])
 
 
-def test_an_image_of_two_dimensions_that_is_carried_along_has_no_known_position_which_is_told(
+def test_a_slice_that_is_carried_along_without_a_position_is_told(
     visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     image = sitk.ReadImage(str(visits / "second" / "t1.nii.gz"))
-    sitk.WriteImage(image[:, :, image.GetSize()[2] // 2], str(tmp_path / "slice.nii.gz"))
+    middle = image.GetSize()[2] // 2
+    sitk.WriteImage(image[:, :, middle], str(tmp_path / "flat.nii.gz"))
+    sitk.WriteImage(image[:, :, middle + 1 : middle + 2], str(tmp_path / "slice.nii.gz"))
     one = {which: [visits / folder / "t1.nii.gz"] for which, folder in (("fixed", "first"), ("moving", "second"))}
-    words = arguments(visits, tmp_path / "out", **one, weights="none", refine=0, carry=[tmp_path / "slice.nii.gz"])
+    carried = [tmp_path / "flat.nii.gz", tmp_path / "slice.nii.gz"]
+    words = arguments(visits, tmp_path / "out", **one, weights="none", refine=0, carry=carried)
     assert main(words) == 0
-    assert f"warning: '{tmp_path}/slice.nii.gz' is 2-D, so its position across the slice" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"warning: '{tmp_path}/flat.nii.gz' is one slice at exactly 0 mm across it" in told
+    assert "slice.nii.gz' is one slice" not in told
 
 
 def test_help_names_every_option_with_its_unit_or_format(capfd: pytest.CaptureFixture) -> None:
