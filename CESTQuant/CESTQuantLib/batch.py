@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
     __package__ = "CESTQuantLib"
 
-from NeuroCESTLib.batch.frame import CommandParser, run, run_chosen
+from NeuroCESTLib.batch.frame import CommandParser, check_arguments, run, run_chosen
 
 from .commands import compartments, fields, fit, optimize_schedule, phantom, relaxation, scanner, simulate, training
 
@@ -33,6 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 for success, 2 for unusable arguments or input, 1 for failure or cancel.
     """
     return run(_main, arguments)
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Check arguments as ``main`` does before it reads any image; nothing is run.
+
+    Args:
+        arguments: Arguments after the name of the command.
+
+    Raises:
+        ValueError: The command would refuse them; the message is the one that it would print.
+    """
+    check_arguments(_parser(), arguments)
 
 
 def _main(arguments: Sequence[str]) -> int | None:

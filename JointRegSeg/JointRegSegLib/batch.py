@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a file: the packages must be made import
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
     __package__ = "JointRegSegLib"
 
-from NeuroCESTLib.batch.frame import CommandParser, run, run_chosen
+from NeuroCESTLib.batch.frame import CommandParser, check_arguments, run, run_chosen
 
 from .commands import apply, evaluate, manifest, predict, segment, synthesize, train
 
@@ -37,6 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # out fresh pages as a convolution needs to fill them. torch reads the variable at its first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return run(_main, arguments)
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Check arguments as ``main`` does before it reads any image; nothing is run.
+
+    Args:
+        arguments: Arguments after the name of the command.
+
+    Raises:
+        ValueError: The command would refuse them; the message is the one that it would print.
+    """
+    check_arguments(_parser(), arguments)
 
 
 def _main(arguments: Sequence[str]) -> int | None:

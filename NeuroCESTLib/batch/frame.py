@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -93,7 +94,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, hides_names = "--debug" in arguments, ANONYMOUS in arguments
-    arguments = [argument for argument in arguments if argument not in ("--debug", ANONYMOUS)]
+    arguments = _without_common(arguments)
     if "slicer" not in sys.modules:  # the memory of the application is its own
         keep_freed_memory()
     token, inputs = files_of_nodes.set({}), inputs_of_run.set({})
@@ -120,7 +121,8 @@ def run_chosen(options: argparse.Namespace) -> int | None:
     """Run the command that a command line has chosen; its messages open with the file that they are about.
 
     Args:
-        options: Arguments of the command, with the function that runs it as ``command``.
+        options: Arguments of the command, with the function that runs it as ``command``, and where it has one that
+            checks them before any image is read, with that one as ``check``.
 
     Returns:
         Exit status of the command, or None for 0.
@@ -131,7 +133,40 @@ def run_chosen(options: argparse.Namespace) -> int | None:
         if file := next((names[other] for other in (role, *others) if other in names), ""):
             names[role] = file
     with naming(names, next((names[role] for role in _MAIN_INPUTS if role in names), "")):
+        _check(options)
         return options.command(options)
+
+
+def check_arguments(parser: CommandParser, arguments: Sequence[str]) -> None:
+    """Check arguments as a command does before it reads any image; nothing is run.
+
+    Args:
+        parser: Parser of the command with all its subcommands.
+        arguments: Arguments of the command line.
+
+    Raises:
+        ValueError: The command would refuse them; the message is the one that it would print.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = parser.parse_args(_without_common(arguments))
+        _check(options)
+    except SystemExit:
+        raise ValueError(said.getvalue().strip() or "the arguments ask for the help alone") from None
+    except _BAD_INPUT as error:
+        raise ValueError(_sentence(error)) from error
+
+
+def _check(options: argparse.Namespace) -> None:
+    check = getattr(options, "check", None)
+    if check is not None:
+        check(options)
+
+
+def _without_common(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that every command takes."""
+    return [argument for argument in arguments if argument not in ("--debug", ANONYMOUS)]
 
 
 def _quoted_files(value: object) -> str:
@@ -172,8 +207,8 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, object]:
-    """Return the arguments of a command for its report, without the function that runs it."""
-    return {name: value for name, value in vars(options).items() if name != "command"}
+    """Return the arguments of a command for its report, without the functions that run and check it."""
+    return {name: value for name, value in vars(options).items() if name not in ("command", "check")}
 
 
 def one_line(text: str) -> str:

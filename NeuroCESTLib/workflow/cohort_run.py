@@ -32,7 +32,8 @@ from .engine import (
 )
 from .kept_files import require_files_kept
 from .manifest import read_cohort
-from .plan import Job, Plan
+from .plan import Job, Plan, program_of
+from .programs import check_program
 from .record import folders_to_redo, update_record
 from .results.collection import attributes_of, collect, write_tables
 from .results.comparisons import groups_of
@@ -40,7 +41,7 @@ from .results.failures import NOT_DONE
 from .results.page import write_cohort_page
 from .results.rows import MEAN
 from .settings import Settings, read_settings
-from .visits import CohortManifest
+from .visits import CohortManifest, Visit
 
 Read = TypeVar("Read")
 _RESULTS = ("cohort.csv", "changes.csv", "comparison.csv", "report.html")
@@ -87,8 +88,8 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         Exit status: 0 if every subject has its results, otherwise 1.
 
     Raises:
-        ValueError: The manifest or the settings have mistakes, Snakemake is missing, or the folder is in use or holds
-            files of the user that would be removed.
+        ValueError: The manifest or the settings have mistakes, a command would refuse its arguments, Snakemake is
+            missing, or the folder is in use or holds files of the user that would be removed.
     """
     for path in (manifest, options.settings):
         if path is not None:
@@ -99,7 +100,13 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     arguments = _arguments(options)
     plan = Plan.of(cohort, replace(settings, anonymous=is_anonymous()))
     groups_of(plan, options.compare)
-    jobs = [plan.job(stage, subject, visit.name) for subject in plan.visits for stage, visit in plan.stages(subject)]
+    stages = [
+        (stage, visit, plan.job(stage, visit.subject, visit.name))
+        for subject in plan.visits
+        for stage, visit in plan.stages(subject)
+    ]
+    jobs = [job for _, _, job in stages]
+    _require_usable_arguments(stages, output, [file for file in (manifest, options.settings) if file])
     _require_no_braces(jobs)
     _require_past_times(jobs)
     folder = Path(output)
@@ -193,6 +200,22 @@ def _require_column(column: str | None, known: Sequence[str], source: str) -> No
     if column is not None and column not in known:
         others = f"it has {', '.join(known)}" if known else "it has no further column"
         raise ValueError(f"--compare {column}: '{source}' has no such column; {others}")
+
+
+def _require_usable_arguments(stages: Sequence[tuple[str, Visit, Job]], output: str, sources: Sequence[str]) -> None:
+    """Let the commands check their arguments, once for all visits with the same options; all mistakes are told."""
+    kinds: dict[tuple[str, ...], tuple[str, Visit, Job]] = {}
+    for stage, visit, job in stages:
+        kinds.setdefault((stage, *(word for word in job.arguments if word.startswith("--"))), (stage, visit, job))
+    problems: dict[str, str] = {}
+    for stage, visit, job in kinds.values():
+        try:
+            check_program(program_of(stage), *job.arguments, "--output", output)
+        except ValueError as error:
+            problems.setdefault(str(error), f"{stage} of {visit.subject} {visit.name}: {error}")
+    if problems:
+        files = " and ".join(f"'{source}'" for source in sources)
+        raise ValueError(f"the commands cannot run with {files}: {'; '.join(problems.values())}")
 
 
 def _require_no_braces(jobs: Sequence[Job]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -28,6 +29,19 @@ def command_line(program: str, *arguments: object) -> list[str]:
         arguments: Arguments of the command.
     """
     return [sys.executable, "-m", LIBRARIES[program], *map(str, arguments)]
+
+
+def check_program(program: str, *arguments: object) -> None:
+    """Check the arguments of a command of this project as it does itself before it reads any image.
+
+    Args:
+        program: ``cestquant`` or ``jointregseg``.
+        arguments: Arguments of the command.
+
+    Raises:
+        ValueError: The command would refuse them; the message is the one that it would print.
+    """
+    importlib.import_module(LIBRARIES[program]).check([str(argument) for argument in arguments])
 
 
 def run_program(program: str, *arguments: object, cwd: Path | None = None) -> None:

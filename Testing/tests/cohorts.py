@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from paths import LIBRARIES, ROOT
@@ -86,7 +87,10 @@ class StandIns:
         for library in ("CESTQuantLib", "JointRegSegLib"):
             (folder / library).mkdir(parents=True)
             (folder / library / "__init__.py").write_text("")
-            (folder / library / "batch.py").write_text(_STAND_IN)
+            stand_in = textwrap.indent(_STAND_IN, "    ")
+            (folder / library / "batch.py").write_text(
+                f'def check(arguments):\n    pass\n\n\nif __name__ == "__main__":\n{stand_in}', encoding="utf-8"
+            )
 
     def environment(self) -> dict[str, str]:
         """Environment in which the stand-ins are found before the real libraries."""

@@ -110,7 +110,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     add_report(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, images and report")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, check=check)
 
 
 def run(options: Namespace) -> None:
@@ -122,8 +122,6 @@ def run(options: Namespace) -> None:
 
     from ..methods.registry import METHODS
 
-    _require(options)
-    require_report(options, options.visits if _is_given(options, "2") else options.visits[:1])
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant compartments", settings_of(options))
         keep_words(*METHODS)
@@ -165,8 +163,12 @@ def _is_given(options: Namespace, end: str) -> bool:
     return any(getattr(options, f"{name}{end}") for name in ("maps", "segmentation", "anatomy"))
 
 
-def _require(options: Namespace) -> None:
-    """Check what can be checked before anything is read."""
+def check(options: Namespace) -> None:
+    """Check what can be checked before anything is read.
+
+    Raises:
+        ValueError: Options do not go together, or the meaning of a label volume or a name is unusable.
+    """
     from ..scene.compartments.nodes import file_name
 
     if not (options.maps or options.maps2 or (options.segmentation and options.segmentation2)):
@@ -188,6 +190,8 @@ def _require(options: Namespace) -> None:
             f"--visits: the names {' and '.join(map(repr, options.visits))} are the same as names of files, in which "
             "letters, digits and hyphens count: choose names that differ in these"
         )
+    _labels(options.labels)
+    require_report(options, options.visits if two else options.visits[:1])
 
 
 def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:

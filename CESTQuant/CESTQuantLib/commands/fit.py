@@ -94,7 +94,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as many as torch uses)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA if there is one")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, check=check)
 
 
 def _users(what: Input) -> str:
@@ -105,11 +105,22 @@ def _users(what: Input) -> str:
     return "; ".join(f"{verb} {', '.join(names)}" for verb, names in users.items() if names)
 
 
+def check(options: Namespace) -> None:
+    """Check that the method is known and that everything is given that it needs.
+
+    Raises:
+        ValueError: The method is unknown, or something is missing.
+    """
+    method_named(options.method).require(_given(options))
+
+
+def _given(options: Namespace) -> list[Input]:
+    return [what for what in _ARGUMENTS if getattr(options, what.argument) is not None]
+
+
 def run(options: Namespace) -> None:
     """Run ``cestquant fit``."""
-    method = method_named(options.method)
-    given = [what for what in _ARGUMENTS if getattr(options, what.argument) is not None]
-    method.require(given)
+    method, given = method_named(options.method), _given(options)
     for what, value in _DEFAULTS.items():
         if what not in given:
             setattr(options, what.argument, value)

@@ -27,6 +27,7 @@ from .options import (
     add_refinement,
     add_weights,
     check_refinement,
+    check_weights,
     record_weights,
     unused_refinement,
 )
@@ -122,7 +123,31 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     add_device(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, check=check)
+
+
+def check(options: Namespace) -> None:
+    """Check what can be checked before any image is read.
+
+    Raises:
+        ValueError: Visits are missing or mixed up, or a value cannot be used.
+    """
+    if options.visit is not None:
+        from .visits import visits_of
+
+        visits_of(options)
+    else:
+        check_pair_options(options)
+        _paths(options)
+    check_refinement(options)
+    if options.labels is not None:
+        declared_convention(options.labels)
+    check_weights(options)
+
+
+def _paths(options: Namespace) -> dict[str, dict[str, str]]:
+    """Files of both studies by modality."""
+    return {which: files_by_modality(getattr(options, which), f"--{which}") for which in STUDIES}
 
 
 def run(options: Namespace) -> None:
@@ -131,11 +156,7 @@ def run(options: Namespace) -> None:
         from .visits import run_visits
 
         return run_visits(options)
-    check_pair_options(options)
-    paths = {which: files_by_modality(getattr(options, which), f"--{which}") for which in STUDIES}
-    check_refinement(options)
-    if options.labels is not None:
-        declared_convention(options.labels)
+    paths = _paths(options)
     unused = options.labels is not None and not (options.fixed_tumor or options.moving_tumor)
     with terminal_progress() as progress, OutputFolder(options.output, replaced=positions(STUDIES)) as folder:
         from NeuroCESTLib.core.device import choose_device

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from NeuroCESTLib.core.device import DEVICES
 from NeuroCESTLib.report.record import Report
+from NeuroCESTLib.scene.image_files import existing_file
 
 from ..images.label_conventions import choices
 from ..inference.settings import NO_NETWORK
@@ -56,6 +57,16 @@ def add_weights(parser: ArgumentParser, without: bool) -> None:
         metavar="W",
         help=f"weights file (.pt), or weights of the package: {in_words(SHIPPED)}{none} (default: neurocest)",
     )
+
+
+def check_weights(options: Namespace) -> None:
+    """Check that the weights that were given are there.
+
+    Raises:
+        ValueError: They are neither a file nor weights of the package.
+    """
+    if options.weights not in (None, NO_NETWORK):
+        existing_file(weights_path(options.weights))
 
 
 def record_weights(options: Namespace, report: Report) -> None:

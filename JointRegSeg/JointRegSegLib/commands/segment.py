@@ -12,7 +12,7 @@ from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
-from .options import add_coregistration, add_device, add_flips, add_weights, record_weights
+from .options import add_coregistration, add_device, add_flips, add_weights, check_weights, record_weights
 from .visit_files import add_visit, files_by_modality, named_by_files, positions, read_visit, told
 
 if TYPE_CHECKING:
@@ -36,7 +36,17 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     add_device(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, check=check)
+
+
+def check(options: Namespace) -> None:
+    """Check what can be checked before any image is read.
+
+    Raises:
+        ValueError: There are no images or too many, or there are no such weights.
+    """
+    files_by_modality(options.images, "--images")
+    check_weights(options)
 
 
 def run(options: Namespace) -> None:

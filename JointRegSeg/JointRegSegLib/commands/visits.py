@@ -12,7 +12,7 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import TITLES
-from .options import check_refinement, record_weights, unused_refinement
+from .options import record_weights, unused_refinement
 from .visit_files import STUDIES, computing_options, files_by_modality, named_by_files, positions, told, write_pair
 
 _OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "labels", "carry")
@@ -21,8 +21,7 @@ _OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "mov
 
 def run_visits(options: Namespace) -> None:
     """Run ``jointregseg apply`` with several visits; it writes all results or none."""
-    paths, reference = _visits(options)
-    check_refinement(options)
+    paths, reference = visits_of(options)
     others = [number for number in range(1, len(paths) + 1) if number != reference]
     earlier = positions(STUDIES, [_folder_of(number, reference) for number in others])
     with terminal_progress() as progress, OutputFolder(options.output, replaced=earlier) as folder:
@@ -78,8 +77,12 @@ def _folder_of(number: int, reference: int) -> str:
     return f"visit{number}_to_visit{reference}"
 
 
-def _visits(options: Namespace) -> tuple[list[dict[str, str]], int]:
-    """Files of every visit by modality, and the number of the reference visit."""
+def visits_of(options: Namespace) -> tuple[list[dict[str, str]], int]:
+    """Return the files of every visit by modality, and the number of the reference visit.
+
+    Raises:
+        ValueError: There is one visit alone, no such reference, or an option of two visits is given.
+    """
     if mixed := [f"--{name.replace('_', '-')}" for name in _OF_PAIRS if getattr(options, name)]:
         raise ValueError(f"{', '.join(mixed)} cannot be used with --visit; use --fixed and --moving for two visits")
     if len(options.visit) < 2:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from paths import ROOT
 
-from NeuroCESTLib.batch.frame import CommandParser, run
+from NeuroCESTLib.batch.frame import CommandParser, check_arguments, run
 from NeuroCESTLib.core.progress import Cancelled
 
 
@@ -105,3 +107,25 @@ def test_an_interrupted_command_ends_with_one_line(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "cancelled, nothing written\n")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "--power", "abc"], "cestquant fit: argument --power: invalid float value: 'abc'"),
+        (["fit", "--power", "-1"], "--power is -1.0; give a positive one"),
+        (["fit", "--powr", "1"], "cestquant: unrecognized arguments: --powr 1"),
+    ],
+)
+def test_arguments_are_checked_without_running_the_command(arguments: list[str], words: str) -> None:
+    def check(options: Namespace) -> None:
+        if options.power < 0:
+            raise ValueError(f"--power is {options.power}; give a positive one")
+
+    parser = CommandParser(prog="cestquant")
+    command = parser.add_subparsers(required=True).add_parser("fit")
+    command.add_argument("--power", type=float, default=1.0)
+    command.set_defaults(check=check)
+    check_arguments(parser, ["fit", "--power", "1", "--debug", "--anonymous"])
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        check_arguments(parser, arguments)

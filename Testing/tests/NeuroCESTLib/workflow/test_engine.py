@@ -108,6 +108,37 @@ def test_a_killed_run_goes_on_where_it_stopped(stand_ins: StandIns, manifest: Pa
     assert {row["subject"] for row in read_table(out / "cohort.csv") if row["value"]} == {"s01", "s02"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": "nosuch"}, ["fit of s01 v1: --method: method 'nosuch' is unknown"]),
+        ({"method": "r1rho"}, ["fit of s01 v1: the method r1rho needs a tissue model file"]),
+        ({"method": "mtr-rex", "fit": ["--t1map", "3"]}, ["unrecognized arguments: --t1map 3"]),
+        (
+            {"fit": ["--power", "abc"], "registration": ["--weights", "nosuch"], "compartments": ["--rim", "wide"]},
+            [
+                "fit of s01 v1: cestquant fit: argument --power: invalid float value: 'abc'",
+                "registration of s01 v2: there are no weights 'nosuch'",
+                "compartments of s01 v2: cestquant compartments: argument --rim",
+            ],
+        ),
+        ({"registration": ["--labels", "nosuch"]}, ["registration of s01 v2: --labels"]),
+        ({"registration": ["--refine", "-1"]}, ["registration of s01 v2: --refine is -1"]),
+        ({"compartments": ["--labels", "core=1"]}, ["compartments of s01 v2: --labels has 'core=1'"]),
+    ],
+)
+def test_what_a_command_would_refuse_is_told_before_anything_starts(
+    settings: dict[str, object], words: list[str], manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_settings(tmp_path / "settings.json", **settings)
+    assert main(["run", str(manifest), "--output", str(tmp_path / "out"), "--settings", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: the commands cannot run with '{manifest}' and '{file}': ")
+    assert all(part in said for part in words)
+    assert said.count(" of s0") == len(words)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_manifest_is_not_replaced_by_the_table_of_results(
     manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
