@@ -12,6 +12,23 @@ from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.headers.limits import quoted
 from NeuroCESTLib.core.messages.suggestions import did_you_mean
 
+_FILES_OF_FIT = ("--signal", "--protocol", "--reference", "--mask")
+_FILES_OF_COMPARTMENTS = ("--maps", "--segmentation", "--anatomy", "--to-anatomy", *_FILES_OF_FIT[:3], "--files")
+OPTIONS_OF_THE_RUN: Mapping[str, tuple[str, ...]] = {
+    "fit": (*_FILES_OF_FIT, "--b0", "--b1", "--t1", "--method", "--model", "--output"),
+    "fields": ("--signal", "--protocol", "--mask", "--output"),
+    "registration": (
+        *(f"--{study}{what}" for study in ("fixed", "moving") for what in ("", "-mask", "-tumor")),
+        *("--visit", "--reference", "--output"),
+    ),
+    "segmentation": ("--images", "--mask", "--output"),
+    "compartments": (
+        *(f"{option}{end}" for option in _FILES_OF_COMPARTMENTS for end in ("", "2")),
+        *("--between", "--visits", "--register", "--output"),
+    ),
+}
+"""Options of the commands that differ from visit to visit or have keys of their own, by the key of the others."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -76,6 +93,14 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
             wanted = "true or false" if isinstance(usual, bool) else "a text"
         if not fits:
             problems.append(f"{key} must be {wanted}")
+    for key, options in OPTIONS_OF_THE_RUN.items():
+        words = {word.partition("=")[0] for word in checked.get(key, ())}
+        problems += [
+            f"{key} has {option}, which the run gives itself: leave it out (files are columns of the manifest; method, "
+            "model and register are keys of the settings)"
+            for option in options
+            if option in words
+        ]
     if model := checked.get("model"):
         checked["model"] = str(Path(os.path.abspath(path)).parent / str(model))
         if not Path(checked["model"]).is_file():
