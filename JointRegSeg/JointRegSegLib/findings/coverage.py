@@ -25,7 +25,7 @@ _DOUBTFUL = 0.5
 """Share of a given brain mask below which, if no image shows more of it, the mask is doubted."""
 _NEAR_MM = 2.0
 """Distance from an unseen part of the brain at which a region touches it."""
-_LEAST_HIDDEN_ML = 0.5
+LEAST_HIDDEN_ML = 0.5
 """Smallest part of the brain, in ml, that counts as hidden; the brains of two visits never agree to the voxel."""
 _LEAST_ML = 0.02
 """Smallest volume of a region, in ml, that touches an unseen part or lies in it."""
@@ -102,7 +102,7 @@ def shows_everything(study: PreparedStudy, other_brain: Tensor | None = None) ->
         other_brain: Brain (D, H, W) of another visit on that grid; None for a single visit.
     """
     brain = study.extent if other_brain is None else study.extent | other_brain
-    return all(_ml(brain & ~study.shown([m]), study) < _LEAST_HIDDEN_ML for m in study.present)
+    return all(_ml(brain & ~study.shown([m]), study) < LEAST_HIDDEN_ML for m in study.present)
 
 
 def region_coverage(
@@ -250,7 +250,7 @@ def _coverage(
             continue
         if modalities not in hidden:
             part = unseen_brain(study, modalities, brain)
-            enough = _ml(part, study) >= _LEAST_HIDDEN_ML
+            enough = _ml(part, study) >= LEAST_HIDDEN_ML
             hidden[modalities] = (part, _grown(part, _NEAR_MM / study.grid.spacing_mm)) if enough else None
         parts = hidden[modalities]
         if parts is None:

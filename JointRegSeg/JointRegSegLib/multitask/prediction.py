@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,11 @@ import torch
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..cohort.sample import StudySample
+from ..findings.coverage import LEAST_HIDDEN_ML, coverage_warnings, shares_seen, unseen_brain
+from ..findings.region_volumes import voxel_ml
 from ..images.grid import labels_to_native, mask_corners, to_native
 from ..images.preprocessing.preparation import prepare_checked
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..images.study import StudyImages, checked_study
 from ..inference.coregistration import corrections, positioned
 from ..network.precision import FLOAT32, require_finite
@@ -35,8 +38,10 @@ class StudyPrediction:
 
     Attributes:
         rows: One row for each number, class and volume, with the columns ``task``, ``quantity``, ``value``, ``low`` and
-            ``high`` (limits of the 95 % interval; NaN without one) and ``unit``.
-        tissue: Classes (uint8) on the native grid of the study, see ``findings.result``; None without a tissue task.
+            ``high`` (limits of the 95 % interval; NaN without one) and ``unit``. Where the images do not show the
+            whole brain, the ``bound`` of a volume is "at least", and that of a tissue that is not found is NaN.
+        tissue: Classes (uint8) on the native grid of the study, see ``findings.result``, 0 where no image that the
+            network uses shows the brain; None without a tissue task.
         names: Names of the classes by number.
         volumes: Further images by name: ``super_resolution_<modality>`` with the smaller voxels of a super-resolution,
             and on the native grid the ``reconstruction_<modality>`` (normalised) and the ``anomaly``, in
@@ -108,6 +113,10 @@ def predict_study(
         warnings.append("the brain is larger than the grid of the network: what lies beyond it is not predicted")
     progress(0.3, "resampling")
     prepared = prepare_checked(study, mask, preparation.preprocessing, grid)
+    shown = prepared.mask & prepared.shown(used)
+    hidden_ml = int(unseen_brain(prepared, used, prepared.mask).sum()) * prepared.voxel_ml
+    in_part = hidden_ml >= LEAST_HIDDEN_ML
+    warnings += _doubts_on_coverage(prepared, used, weights, in_part, study.mask_title)
     background = preparation.preprocessing.background
     sample = StudySample(prepared.images, None, prepared.mask, study.name, background)
     network = weights.network.to(device).eval()
@@ -125,17 +134,17 @@ def predict_study(
         prediction = task.decode(select(outputs[task.name], 0))
         if isinstance(task, Tissue):
             probabilities = torch.from_numpy(prediction)[:, :d, :h, :w].clone()
-            probabilities[:, ~prepared.mask] = 0
-            probabilities[0, ~prepared.mask] = 1
+            probabilities[:, ~shown] = 0
+            probabilities[0, ~shown] = 1
             tissue = labels_to_native(probabilities, grid, study.reference)
             names = dict(enumerate(task.classes, 1))
-            rows += _volumes(tissue, names)
+            rows += _volumes(tissue, names, in_part)
             continue
         target = ImageTarget(batch.images[0], batch.mask[0])
         found, maps = task.rows(prediction, target), task.maps(prediction, target, known)
         rows += [{"task": task.name, **one} for one in found]
         for name, values in maps.items():
-            inside = torch.from_numpy(values)[:d, :h, :w].masked_fill(~prepared.mask, 0)
+            inside = torch.from_numpy(values)[:d, :h, :w].masked_fill(~shown, 0)
             volumes[name] = to_native(inside, grid, study.reference)
         if not found and not maps:
             warnings.append(
@@ -147,10 +156,28 @@ def predict_study(
     )
 
 
-def _volumes(labels: sitk.Image, names: dict[int, str]) -> list[dict[str, Any]]:
+def _doubts_on_coverage(
+    prepared: PreparedStudy, used: Sequence[str], weights: StudyWeights, in_part: bool, given_mask: str | None
+) -> list[str]:
+    """Return sentences about images that show the brain only in part."""
+    shares = {m: share for m, share in shares_seen(prepared, prepared.mask).items() if m in used}
+    segmented = any(isinstance(task, Tissue) for task in weights.tasks)
+    sentences = coverage_warnings(prepared.name, shares, {}, segmented, compared=False, given_mask=given_mask)
+    if in_part:
+        sentences.append(
+            f"the images of the {prepared.name} study do not show the whole brain: volumes are at least those given, "
+            "tissues may be confused, and other numbers and classes may be wrong: the network expects whole brains"
+        )
+    return sentences
+
+
+def _volumes(labels: sitk.Image, names: dict[int, str], in_part: bool) -> list[dict[str, Any]]:
+    """Rows of the volumes; of a brain that is shown in part, what is not found may lie in the rest."""
     voxels = sitk.GetArrayViewFromImage(labels)
-    milliliters = float(np.prod(labels.GetSpacing())) / 1000
-    return [
-        {"task": "tissue", **row(f"volume of {name}", float((voxels == number).sum()) * milliliters, unit="ml")}
-        for number, name in names.items()
-    ]
+    rows = []
+    for number, name in names.items():
+        found_ml = float((voxels == number).sum()) * voxel_ml(labels)
+        known = found_ml > 0 or not in_part
+        one = row(f"volume of {name}", found_ml if known else float("nan"), unit="ml")
+        rows.append({"task": "tissue", **one, "bound": "at least" if in_part and known else ""})
+    return rows

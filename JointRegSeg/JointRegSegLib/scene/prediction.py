@@ -62,8 +62,8 @@ def prediction_into_scene(found: StudyPrediction, folder: str) -> PredictionResu
             values = sitk.GetArrayFromImage(image)
             result.volumes[name] = add_volume(values, Geometry.from_sitk(image), name.replace("_", " "))
         columns = {
-            name: [_text(row[name]) for row in found.rows]
-            for name in ("task", "quantity", "value", "low", "high", "unit")
+            name: [_text(row.get(name, "")) for row in found.rows]
+            for name in ("task", "quantity", "value", "low", "high", "unit", "bound")
         }
         if found.rows:
             result.table = add_table(columns, "predictions")

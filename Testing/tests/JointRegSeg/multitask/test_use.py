@@ -152,7 +152,30 @@ def test_a_visit_gets_tissues_a_number_with_its_interval_and_a_class(trained: Pa
     assert ((found == wanted) & (wanted > 0)).sum() > 0.8 * (wanted > 0).sum()
     counted = float(rows["volume of core"]["value"])
     assert counted == pytest.approx((found == 2).sum() * 0.064, rel=1e-4)
+    assert {row["bound"] for row in rows.values()} == {""}
     assert json.loads((output / "report.json").read_text())["summary"]["predictions"]
+
+
+@pytest.mark.parametrize(("shown_planes", "core_bound"), [(9, "at least"), (4, "")])
+def test_what_no_image_shows_has_no_tissue_and_volumes_are_at_least_those_given(
+    trained: Path, tmp_path: Path, shown_planes: int, core_bound: str
+) -> None:
+    t1 = sitk.ReadImage(str(trained / "20_t1.nii.gz"))
+    mask = trained / "20_mask.nii.gz"
+    t1[:, :, :-shown_planes] = 0.0
+    sitk.WriteImage(t1, str(tmp_path / "t1.nii.gz"))
+    command = ["predict", "--weights", str(trained / "run" / "weights.pt"), "--images", str(tmp_path / "t1.nii.gz")]
+    assert main([*command, "--mask", str(mask), "--output", str(tmp_path / "found")]) == 0
+    tissue = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "found" / "tissue.seg.nrrd")))
+    assert not tissue[:-shown_planes].any()
+    rows = {row["quantity"]: row for row in rows_of(tmp_path / "found" / "predictions.csv")}
+    assert rows["volume of rim"]["bound"] == "at least"
+    assert rows["volume of core"]["bound"] == core_bound
+    assert bool(rows["volume of core"]["value"]) == bool(core_bound)
+    assert rows["age"]["bound"] == ""
+    told = json.loads((tmp_path / "found" / "report.json").read_text(encoding="utf-8"))["warnings"]
+    assert any("the T1 image of the given study shows" in warning for warning in told)
+    assert any("do not show the whole brain: volumes are at least those given" in warning for warning in told)
 
 
 def test_an_image_that_lies_apart_is_aligned_and_told_unless_its_position_is_trusted(trained: Path) -> None:
