@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 """Folder of the weights, each with its model card (``.md``) and the configuration of its training (``.json``)."""
 DEFAULT = "default"
@@ -52,7 +54,8 @@ def weights_path(given: str | Path | None) -> Path:
 def named_or_given(given: str | Path, names: Mapping[str, str], folder: Path = FOLDER) -> Path:
     """Return the file of weights that are given by one of the names or by a path.
 
-    A name wins over a file of the same name in the working folder, which is given as ``./tissue``.
+    A name wins over a file of the same name in the working folder, which is given as ``./tissue``. Weights of the
+    folder that are of another kind are found too, so that whoever reads them says what they are for.
 
     Args:
         given: Name or path.
@@ -63,11 +66,12 @@ def named_or_given(given: str | Path, names: Mapping[str, str], folder: Path = F
         ValueError: A word without folder and ending is neither a name nor a file; the message lists the names.
     """
     text = str(given)
-    if text in names:
-        return folder / f"{text}.pt"
-    path = Path(given)
+    path, named = Path(given), folder / f"{text}.pt"
+    if text == path.name and named.is_file():
+        return named
     if text == path.name and not path.suffix and not path.exists():
-        raise ValueError(
-            f"there are no weights '{text}': give a weights file (.pt) or weights of the package, {in_words(names)}"
+        raise InputError(
+            "weights",
+            f"there are no weights '{text}': give a weights file (.pt) or weights of the package, {in_words(names)}",
         )
     return path

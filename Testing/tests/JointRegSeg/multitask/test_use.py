@@ -197,6 +197,9 @@ def test_weights_of_another_task_are_refused(trained: Path, tmp_path: Path, caps
     command = ["predict", "--weights", str(default_weights_path()), "--images", image, "--output", str(tmp_path / "x")]
     assert main(command) == 2
     assert "holds the weights of the joint task" in capsys.readouterr().err
+    command = ["apply", "--weights", "tisue", "--fixed", image, "--moving", str(trained / "21_t1.nii.gz")]
+    assert main([*command, "--output", str(tmp_path / "x")]) == 2
+    assert "error: --weights: there are no weights 'tisue'" in capsys.readouterr().err
     command = ["predict", "--weights", str(trained / "run" / "weights.pt"), "--images", "-", "-", image]
     assert main([*command, "--output", str(tmp_path / "x")]) == 2
     assert "know the modalities t1, not t2" in capsys.readouterr().err

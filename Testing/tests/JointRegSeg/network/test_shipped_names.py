@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from JointRegSegLib.multitask.shipped import SHIPPED as OF_SINGLE_STUDIES
+from JointRegSegLib.multitask.shipped import weights_file
+from JointRegSegLib.multitask.weights import load_study_weights
 from JointRegSegLib.network.shipped import FOLDER, SHIPPED, default_weights_path, weights_path
+from JointRegSegLib.network.weights import load_weights
 
 
 def test_names_stand_for_files_of_the_package():
@@ -24,3 +28,15 @@ def test_paths_stay_paths_even_with_the_name_of_weights_of_the_package():
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"there are no weights 'neurocset': .*'neurocest' \(necrotic core"):
         weights_path("neurocset")
+
+
+@pytest.mark.parametrize("name", OF_SINGLE_STUDIES)
+def test_weights_of_the_package_for_single_studies_are_referred_to_predict(name: str):
+    with pytest.raises(ValueError, match=rf"{name}\.pt' holds .* use 'jointregseg predict' with it"):
+        load_weights(weights_path(name))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_of_the_package_that_segment_are_referred_to_segment_and_apply(name: str):
+    with pytest.raises(ValueError, match=rf"{name}\.pt' holds .* use 'jointregseg segment' or"):
+        load_study_weights(weights_file(name))
