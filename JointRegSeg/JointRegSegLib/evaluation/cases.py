@@ -24,12 +24,15 @@ from ..inference.coregistration import mask_doubts, moved_with_its_image
 from ..inference.pipeline import process_pair
 from ..inference.settings import InferenceSettings
 from ..inference.single_study import process_study
+from ..metrics.landmarks import Landmarks, landmark_errors, points_outside, read_landmarks
 from ..network.weights import LoadedWeights
 from ..pictures.cases import CasePicture
 from ..registration.transforms import warp_label_image
 from .picture import pair_picture, study_picture
 from .scores import landmark_scores, map_scores, segmentation_scores, warp_scores
 
+_IMPLAUSIBLE_MM = 20.0
+"""Median error of landmarks after a registration from which on the points of the two files are hardly the same."""
 _VERDICTS = ("registration_verdict", "segmentation_verdict")
 Row = dict[str, Any]
 """Numbers and names of one case by column; columns without a value are left out."""
@@ -91,8 +94,9 @@ def evaluate_case(
 
     Segmentations are scored where a study has labels, on the study's native grid. Labels on the grid of an image that
     lay apart from the others are moved with it. Landmarks are those of the image with which the others are aligned,
-    which is told where one was moved. Neither the network nor the registration sees the labels. What a run tells the
-    user becomes a Python warning. The columns of a study begin with ``fixed_`` or ``moving_``:
+    which is told where one was moved, as are landmarks that cannot lie there. Neither the network nor the registration
+    sees the labels. What a run tells the user becomes a Python warning. The columns of a study begin with
+    ``fixed_`` or ``moving_``:
 
     - ``labels``: how the numbers of the label file were understood.
     - ``dice_<region>``, ``hd95_mm_<region>``, ``volume_ml_<region>`` and ``expected_volume_ml_<region>``.
@@ -138,6 +142,7 @@ def evaluate_case(
         row |= _prefixed("fixed", segmentation_scores(predicted, fixed_labels))
         return row, study_picture(case.fixed.name, shown, fixed_labels, predicted) if with_picture else None
     moving, own_moving_labels = _read(case.moving)
+    marks = _landmarks(case.fixed, case.moving)
     identity |= _conventions(moving=moving)
     with _naming(case):
         result = process_pair(fixed, moving, weights, settings, progress)
@@ -150,8 +155,9 @@ def evaluate_case(
     row |= _prefixed("moving", segmentation_scores(result.moving_labels, moving_labels))
     row |= _volume_changes(row) | warp_scores(fixed.reference, fixed_labels, moving_labels, result)
     row |= {name: result.summary[name]["verdict"] for name in _VERDICTS if name in result.summary}
-    row |= landmark_scores(case.fixed.landmarks, case.moving.landmarks, result)
-    _tell(_doubts_on_landmarks(case, result))
+    if marks is not None:
+        row |= landmark_scores(*marks, result)
+        _tell(_doubts_on_landmarks(*marks, result, row["landmark_error_mm_median_after"]))
     row |= map_scores(fixed.reference, result)
     if not with_picture:
         return row, None
@@ -185,20 +191,49 @@ def _on_native_grid(labels: sitk.Image | None, given: StudyImages, positioned: S
     return warp_label_image(labels, positioned.reference, sitk.Transform(3, sitk.sitkIdentity))
 
 
-def _doubts_on_landmarks(case: Case, result: JointResult) -> list[str]:
-    """Tell on which image landmarks are taken to lie where images of a visit lay apart: their files do not say."""
-    if case.moving is None or case.fixed.landmarks is None or case.moving.landmarks is None:
-        return []
-    found = []
-    for role, record in (("fixed", case.fixed), ("moving", case.moving)):
+def _landmarks(fixed: StudyRecord, moving: StudyRecord) -> tuple[Landmarks, Landmarks] | None:
+    """Landmarks that have points in common; None where a study has none."""
+    if fixed.landmarks is None or moving.landmarks is None:
+        return None
+    marks = read_landmarks(fixed.landmarks), read_landmarks(moving.landmarks)
+    landmark_errors(*marks, None)
+    return marks
+
+
+def _doubts_on_landmarks(fixed: Landmarks, moving: Landmarks, result: JointResult, error_mm: float) -> list[str]:
+    """Tell which landmarks cannot be right, and on which of images that lay apart they are taken to lie.
+
+    Args:
+        fixed: Landmarks of the fixed study.
+        moving: Landmarks of the moving study.
+        result: The registration.
+        error_mm: Median error of the landmarks after it.
+    """
+    found, misplaced = [], []
+    for role, marks in (("fixed", fixed), ("moving", moving)):
+        study = result.positioned[role]
+        reference = TITLES[study.reference_modality]
+        if outside := points_outside(marks, study.reference):
+            misplaced.append(
+                f"{outside} of {len(marks.points)} landmarks of '{marks.path}' lie outside of the {reference} image of "
+                f"the {study.name} study"
+            )
         if positions := result.positions.get(role):
             images = " and ".join(TITLES[modality] for modality in positions)
-            reference = TITLES[result.positioned[role].reference_modality]
             found.append(
-                f"the landmarks '{record.landmarks}' are taken to lie on the {reference} image, with which {images} "
+                f"the landmarks '{marks.path}' are taken to lie on the {reference} image, with which {images} "
                 f"had to be aligned: if they were set on {images}, give them in the position of {reference} instead"
             )
-    return found
+    if not misplaced and error_mm > _IMPLAUSIBLE_MM:
+        misplaced.append(
+            f"half of the landmarks of '{fixed.path}' and '{moving.path}' lie {error_mm:.0f} mm or more apart "
+            "after the registration"
+        )
+    return found + [
+        f"{sentence}: check that the coordinates are in mm, and that those in columns x, y, z are LPS; those of RAS "
+        "belong in columns r, a, s"
+        for sentence in misplaced
+    ]
 
 
 def _tell(sentences: Sequence[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import SimpleITK as sitk
 
@@ -12,7 +10,7 @@ from ..findings.result import JointResult
 from ..images.labels import CAVITY, EDEMA, LABELS, NECROTIC_CORE, REGIONS, region
 from ..images.study import same_grid
 from ..metrics.deformation import inverse_consistency, jacobian_statistics
-from ..metrics.landmarks import landmark_errors, read_landmarks
+from ..metrics.landmarks import Landmarks, landmark_errors
 from ..metrics.overlap import dice, region_scores, volume_ratios
 from ..registration.transforms import warp_label_image
 
@@ -75,26 +73,23 @@ def warp_scores(
     return row
 
 
-def landmark_scores(fixed: Path | None, moving: Path | None, result: JointResult) -> dict[str, float]:
+def landmark_scores(fixed: Landmarks, moving: Landmarks, result: JointResult) -> dict[str, float]:
     """Score the map between two studies by their landmarks.
 
     Args:
-        fixed: Landmark file of the fixed study, or None.
-        moving: Landmark file of the moving study, or None.
+        fixed: Landmarks of the fixed study.
+        moving: Landmarks of the moving study.
         result: Transforms of the pair.
 
     Returns:
         ``landmarks`` (their number), ``landmark_error_mm_<mean|median|max>_<before|affine|after>`` and
-        ``landmark_improved``; nothing where a study has no landmarks.
+        ``landmark_improved``.
 
     Raises:
-        ValueError: A file cannot be used, or the studies have no landmark in common.
+        ValueError: The studies have no landmark in common.
     """
-    if fixed is None or moving is None:
-        return {}
-    points, targets = read_landmarks(fixed), read_landmarks(moving)
     transforms = {"before": None, "affine": result.affine, "after": result.moving_to_fixed}
-    errors = {stage: landmark_errors(points, targets, transform) for stage, transform in transforms.items()}
+    errors = {stage: landmark_errors(fixed, moving, transform) for stage, transform in transforms.items()}
     row: dict[str, float] = {"landmarks": len(errors["after"])}
     for stage, values in errors.items():
         for name, function in (("mean", np.mean), ("median", np.median), ("max", np.max)):

@@ -115,6 +115,12 @@ def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.T
     return np.linalg.norm(np.array(mapped) - np.array([moving.points[name] for name in common]), axis=1)
 
 
+def points_outside(landmarks: Landmarks, image: sitk.Image) -> int:
+    """Count the landmarks that lie outside of the grid of an image."""
+    indices = np.array([image.TransformPhysicalPointToContinuousIndex(p) for p in landmarks.points.values()])
+    return int(((indices < -0.5) | (indices > np.array(image.GetSize()) - 0.5)).any(axis=1).sum())
+
+
 def _named_alike(fixed: Landmarks, moving: Landmarks) -> tuple[Landmarks, Landmarks]:
     """The landmarks by the rows of the files, if the names match none and both files can be matched by their rows."""
     if not (fixed.unnamed_rows or moving.unnamed_rows) and fixed.points.keys() & moving.points.keys():

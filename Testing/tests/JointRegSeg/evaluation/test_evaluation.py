@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from JointRegSegLib.evaluation.cases import Case, cases_of, evaluate_case
 from JointRegSegLib.evaluation.scores import landmark_scores, map_scores, segmentation_scores, warp_scores
 from JointRegSegLib.evaluation.summary import numbers_of, summarize
 from JointRegSegLib.inference.settings import InferenceSettings
+from JointRegSegLib.metrics.landmarks import read_landmarks
 from JointRegSegLib.synthesis.phantom import to_second_visit
 
 SPACING_MM = (5.0, 5.0, 5.0)
@@ -46,7 +48,7 @@ def test_a_perfect_map_scores_perfectly(tmp_path: Path) -> None:
     native = studies[0].image("flair")
     labels = [study.grid.to_sitk(study.visit.labels) for study in studies]
     row = warp_scores(native, *labels, result) | map_scores(native, result)
-    row |= landmark_scores(*write_landmarks(tmp_path), result)
+    row |= landmark_scores(*map(read_landmarks, write_landmarks(tmp_path)), result)
     assert row["landmarks"] == 12
     assert row["landmark_error_mm_max_after"] < 0.4
     assert row["landmark_error_mm_median_before"] > 3
@@ -92,6 +94,50 @@ def test_labels_move_with_the_image_that_they_were_drawn_on(tmp_path: Path) -> N
     said = "\n".join(str(warning.message) for warning in caught)
     assert f"the landmarks '{marks}' are taken to lie on the T1 image, with which FLAIR had to be aligned" in said
     assert str(records[0].landmarks) not in said
+
+
+UNMOVED = InferenceSettings(spacing_mm=8.0, affine="none", refine_iterations=0)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("name,x,y,z\na,30,-40,20\nb,20,30,10", None),
+        ("name,x,y,z\na,-30,40,20\nb,-20,-30,10", r"landmarks of '.*1.csv' and '.*2.csv' lie 86 mm or more apart"),
+        (
+            "name,x,y,z\na,430,-40,20\nb,20,30,10",
+            r"^1 of 2 landmarks of '.*2.csv' lie outside of the T1 image of the A 2",
+        ),
+    ],
+)
+def test_landmarks_that_cannot_lie_there_are_told_with_the_axes_that_they_need(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, second: str, words: str | None
+) -> None:
+    place, records = HeadStudy.of("axial", spacing_mm=SPACING_MM).write(tmp_path / "head"), []
+    for visit, table in (("1", "name,x,y,z\na,30,-40,20\nb,20,30,10"), ("2", second)):
+        marks = tmp_path / f"{visit}.csv"
+        marks.write_text(table, encoding="utf-8")
+        records.append(
+            StudyRecord("A", visit, {"t1": place / "t1.nii.gz"}, mask=place / "brain.nii.gz", landmarks=marks)
+        )
+    evaluate_case(Case(*records), None, UNMOVED, with_picture=False)
+    told = [str(each.message) for each in recwarn if "landmarks" in str(each.message)]
+    assert len(told) == (words is not None)
+    for sentence in told:
+        assert words is not None
+        assert re.search(words, sentence)
+        assert "in mm, and that those in columns x, y, z are LPS; those of RAS belong in columns r, a, s" in sentence
+
+
+def test_landmarks_that_cannot_be_read_are_told_before_the_registration(cohort: Path, tmp_path: Path) -> None:
+    case = cases_of(read_manifest(cohort))[0]
+    assert case.moving is not None
+    (tmp_path / "marks.csv").write_text("name;x;y;z\na;1,5;2;3\n", encoding="utf-8")
+    started: list[str] = []
+    moving = replace(case.moving, landmarks=tmp_path / "marks.csv")
+    with pytest.raises(ValueError, match=r"marks.csv': row 1 does not have three numbers"):
+        evaluate_case(Case(case.fixed, moving), None, UNMOVED, lambda _, message: started.append(message))
+    assert not started
 
 
 def test_images_of_a_visit_are_left_where_they_are_on_demand(
