@@ -52,6 +52,17 @@ def called(node: Any) -> str:
     return file if file and name == node.GetName() else f"'{node.GetName()}'"
 
 
+def check_node(value: Any) -> None:
+    """Check that a value is a node, and not its name.
+
+    Raises:
+        ValueError: It is no node; the message tells how to get one.
+    """
+    if not hasattr(value, "IsA"):
+        hint = f"slicer.util.getNode({value!r})" if isinstance(value, str) else "slicer.util.getNode('its name')"
+        raise ValueError(f"{value!r} is not a node of the scene: give the node itself, such as {hint}")
+
+
 def names_inputs(
     default: str, roles: Mapping[str, str]
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:

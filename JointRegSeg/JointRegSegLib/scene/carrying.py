@@ -11,7 +11,7 @@ import numpy as np
 from NeuroCESTLib.core.whole_files import keep_words
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
-from NeuroCESTLib.scene.messages import called
+from NeuroCESTLib.scene.messages import called, check_node
 from NeuroCESTLib.scene.segmentations import (
     SegmentStyle,
     add_segmentation,
@@ -94,6 +94,7 @@ def node_to_carry(node: Any, otherwise: Geometry) -> NodeToCarry:
         ValueError: The node is neither an image nor a segmentation, is empty or skewed, or is under a transform that
             is not linear.
     """
+    check_node(node)
     title = called(node)
     if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode")):
         raise ValueError(

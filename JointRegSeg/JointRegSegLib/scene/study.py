@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.messages import called
+from NeuroCESTLib.scene.messages import called, check_node
 from NeuroCESTLib.scene.segmentations import continued_for, grid_holding, masks_on
 from NeuroCESTLib.scene.volumes import array_on, volume_array
 
@@ -44,6 +44,9 @@ def study_of(
     from ..images.study import BRAIN_MASK, TUMOR, StudyImages, input_title
 
     chosen = _by_modality(nodes, name)
+    for node in (mask, tumor):
+        if node is not None:
+            check_node(node)
     given = {**chosen, BRAIN_MASK: mask, TUMOR: tumor}
     sources = {role: node.GetName() for role, node in given.items() if node is not None}
     titles = {role: input_title(role, name, source) for role, source in sources.items()}
@@ -110,6 +113,11 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
     """Volume nodes by modality, in the order of ``MODALITIES``."""
     from ..images.modalities import MODALITIES, TITLES, modality
 
+    if isinstance(nodes, str) or hasattr(nodes, "IsA"):
+        raise ValueError(
+            f"the {name} study is given as one {'name' if isinstance(nodes, str) else 'node'}: give its nodes by "
+            "modality, such as {'t1': node}, or as a list in the order " + ", ".join(TITLES[m] for m in MODALITIES)
+        )
     if isinstance(nodes, Mapping):
         given: dict[str, Any] = {}
         for key, node in nodes.items():
@@ -131,6 +139,8 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
         raise ValueError(
             f"the {name} study has no image: choose at least one of {', '.join(TITLES[m] for m in MODALITIES)}"
         )
+    for node in chosen.values():
+        check_node(node)
     for (first, node), (second, other) in combinations(chosen.items(), 2):
         if node.GetID() == other.GetID():
             raise ValueError(

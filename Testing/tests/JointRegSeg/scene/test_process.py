@@ -441,6 +441,10 @@ def _label_map(nodes: dict, slicer: ModuleType) -> None:
     nodes["t1"] = add_segmentation({"a": np.ones((4, 4, 4), bool)}, Geometry.from_spacing((4, 4, 4)), "segments")
 
 
+def _name_of_node(nodes: dict, slicer: ModuleType) -> None:
+    nodes["t1"] = "fixed t1"
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -461,6 +465,7 @@ def _label_map(nodes: dict, slicer: ModuleType) -> None:
         (_no_image, "the fixed study has no image"),
         (_foreign_name, "modality 'dwi' is unknown"),
         (_label_map, "'segments' is not a scalar volume"),
+        (_name_of_node, r"'fixed t1' is not a node of the scene: give .* slicer.util.getNode\('fixed t1'\)"),
     ],
 )
 def test_an_unusable_study_is_refused_in_one_sentence_and_leaves_the_scene_as_it_was(
@@ -479,6 +484,9 @@ def test_an_unusable_study_is_refused_in_one_sentence_and_leaves_the_scene_as_it
     ("changes", "words"),
     [
         ({"weights": "absent.pt"}, "absent.pt"),
+        ({"carry": "amide"}, "'amide' is not a node of the scene"),
+        ({"fixedMask": "brain"}, "'brain' is not a node of the scene"),
+        ({"movingTumor": "segments"}, "'segments' is not a node of the scene"),
         ({"affine": "projective"}, "affine 'projective' is unknown"),
         ({"refine": -1}, "-1"),
         ({"similarity": "likeness"}, "similarity 'likeness' is unknown; use one of lncc, mse"),
@@ -493,6 +501,15 @@ def test_unusable_settings_are_refused(
     with pytest.raises(ValueError, match=words):
         processed(*nodes, **changes)
     assert scene_contents(slicer) == before
+
+
+def test_a_node_or_name_in_place_of_the_nodes_of_a_study_is_told_what_to_give(
+    processed: Callable, visits: tuple
+) -> None:
+    nodes = visits[0].nodes("fixed")
+    for one, what in ((nodes["flair"], "node"), ("fixed flair", "name")):
+        with pytest.raises(ValueError, match=rf"the moving study is given as one {what}: .* such as {{'t1': node}}"):
+            processed(nodes, one)
 
 
 def test_unusable_masks_and_segmentations_are_refused_by_name(
