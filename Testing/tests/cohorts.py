@@ -132,6 +132,12 @@ class StandIns:
         _, printed = process.communicate()
         return process.returncode, printed
 
+    def complete(self, *arguments: object) -> str:
+        """Run ``neurocest``, which must succeed; what it printed to standard error."""
+        status, printed = self.run(*arguments)
+        assert status == 0, printed
+        return printed
+
 
 def write_cohort(folder: Path, subjects: int = 2, visits: int = 2) -> Path:
     """Write the files of a cohort, each with its own name as content, and its manifest."""

@@ -65,7 +65,7 @@ def test_everything_is_done_once_and_only_what_depends_on_a_change_is_done_again
     out = tmp_path / "out"
     settings = write_settings(tmp_path / "settings.json", method="mtrasym")
     arguments = ("run", manifest, "--output", out, "--settings", settings, "--cores", 2)
-    assert stand_ins.run(*arguments, "--compare", "group")[0] == 0
+    stand_ins.complete(*arguments, "--compare", "group")
     assert stand_ins.calls() == ALL
     rows = read_table(out / "cohort.csv")
     assert {(row["subject"], row["visit"], row["group"]) for row in rows if row["statistic"] == "mean"} == {
@@ -76,15 +76,15 @@ def test_everything_is_done_once_and_only_what_depends_on_a_change_is_done_again
     }
     assert "Cohort report" in (out / "report.html").read_text(encoding="utf-8")
 
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == []
 
     (tmp_path / "cohort" / "s02_v1_cest.nii").write_text("measured again")
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == ["compartments s02/v2", "fit s02/v1"]
 
     write_settings(settings, method="mtrasym", compartments=["--rim", "3"])
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == ["compartments s01/v2", "compartments s02/v2"]
 
 
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_where_it_stopped(stand_ins: StandIns, manifest: Pa
     assert (out / "s02" / "v2" / "maps" / "half").is_file()
 
     stand_ins.go_on()
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == sorted(set(ALL) - set(finished))
     assert not (out / "s02" / "v2" / "maps" / "half").exists()
     assert {row["subject"] for row in read_table(out / "cohort.csv") if row["value"]} == {"s01", "s02"}
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_where_it_stopped(stand_ins: StandIns, manifest: Pa
             {"fit": ["--power", "abc"], "registration": ["--weights", "nosuch"], "compartments": ["--rim", "wide"]},
             [
                 "fit of s01 v1: cestquant fit: argument --power: invalid float value: 'abc'",
-                "registration of s01 v2: there are no weights 'nosuch'",
+                "registration of s01 v2: --weights: there are no weights 'nosuch'",
                 "compartments of s01 v2: cestquant compartments: argument --rim",
             ],
         ),
@@ -183,14 +183,14 @@ def test_a_bad_subject_fails_alone_with_its_sentence_and_is_tried_again(
 
     stand_ins.calls()
     image.write_text("mended")
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == ["compartments s01/v2", "fit s01/v2"]
 
 
 @pytest.mark.slow
 def test_an_earlier_result_does_not_hide_a_failure(stand_ins: StandIns, tmp_path: Path) -> None:
     manifest, out = write_cohort(tmp_path / "cohort", subjects=1), tmp_path / "out"
-    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
+    stand_ins.complete("run", manifest, "--output", out, "--cores", 2)
     (tmp_path / "cohort" / "s01_v1_cest.nii").write_text("bad")
     assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 1
     assert [row["value"] for row in read_table(out / "cohort.csv")] == [""]
@@ -201,8 +201,8 @@ def test_an_earlier_result_does_not_hide_a_failure(stand_ins: StandIns, tmp_path
 
 def test_a_dry_run_and_a_graph_change_nothing(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert stand_ins.run("run", manifest, "--output", out, "--dry-run", "--cores", 1)[0] == 0
-    assert stand_ins.run("run", manifest, "--output", out, "--dag", tmp_path / "dag.mmd")[0] == 0
+    stand_ins.complete("run", manifest, "--output", out, "--dry-run", "--cores", 1)
+    stand_ins.complete("run", manifest, "--output", out, "--dag", tmp_path / "dag.mmd")
     assert "compartments" in (tmp_path / "dag.mmd").read_text()
     assert stand_ins.calls() == []
     assert not out.exists()
@@ -212,13 +212,13 @@ def test_a_dry_run_and_a_graph_change_nothing(stand_ins: StandIns, manifest: Pat
 def test_a_subject_that_joins_the_cohort_is_done_alone(stand_ins: StandIns, tmp_path: Path) -> None:
     out = tmp_path / "out"
     manifest = write_cohort(tmp_path / "cohort", subjects=1, visits=1)
-    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
+    stand_ins.complete("run", manifest, "--output", out, "--cores", 2)
     assert stand_ins.calls() == ["compartments s01/v1", "fit s01/v1", "segment s01/v1"]
     shutil.copytree(tmp_path / "cohort", tmp_path / "kept")
     manifest = write_cohort(tmp_path / "more", subjects=2, visits=1)
     text = manifest.read_text().replace("s01_v1", "../cohort/s01_v1")
     manifest.write_text(text)
-    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
+    stand_ins.complete("run", manifest, "--output", out, "--cores", 2)
     assert stand_ins.calls() == ["compartments s02/v1", "fit s02/v1", "segment s02/v1"]
 
 
@@ -238,13 +238,13 @@ def test_results_of_earlier_settings_do_not_count(stand_ins: StandIns, tmp_path:
     manifest, out = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "out"
     first, second = (write_settings(tmp_path / f"{name}.json", method=name) for name in ("lorentzian", "r1rho"))
     arguments = ("run", manifest, "--output", out, "--cores", 1, "--settings")
-    assert stand_ins.run(*arguments, first)[0] == 0
+    stand_ins.complete(*arguments, first)
     (tmp_path / "cohort/s01_v1_t1.nii").touch()  # the same content: neither engine nor table mind
     assert main(["summarize", str(out)]) == 0
     status, said = stand_ins.run(*arguments, second, "--", "--until", "fit")
     assert (status, "compartments of v1: made with earlier settings or files: run again" in said) == (1, True)
     assert [row["value"] for row in read_table(out / "cohort.csv")] == [""]
-    assert stand_ins.run(*arguments, second)[0] == 0
+    stand_ins.complete(*arguments, second)
 
 
 @pytest.mark.slow
@@ -252,14 +252,14 @@ def test_exchanged_files_are_read_again_though_they_keep_their_times(stand_ins: 
     manifest, out = write_cohort(tmp_path / "cohort", 1), tmp_path / "out"
     (out / "s01/v2/registration").mkdir(parents=True)  # an empty folder is no result
     arguments = ("run", manifest, "--output", out, "--cores", 1)
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == [call for call in ALL if "s01" in call]
     one, two, spare = (tmp_path / "cohort" / name for name in ("s01_v1_cest.nii", "s01_v2_cest.nii", "spare"))
     for old, new in ((one, spare), (two, one), (spare, two)):
         old.rename(new)
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == ["compartments s01/v2", "fit s01/v1", "fit s01/v2"]
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     assert stand_ins.calls() == []
 
 
@@ -294,7 +294,7 @@ def test_files_from_the_future_are_refused(
 @pytest.mark.slow
 def test_only_what_the_user_wants_is_done(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
     arguments = ("run", manifest, "--output", tmp_path / "out", "--cores", 1)
-    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.complete(*arguments)
     stand_ins.calls()
     for name in ("s01_v1_cest", "s01_v2_t1", "s02_v2_t1"):
         (tmp_path / f"cohort/{name}.nii").write_text("measured again")
