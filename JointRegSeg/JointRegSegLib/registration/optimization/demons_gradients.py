@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..deformation import compose, warp
+from ..deformation import compose, integrate_velocity, warp
 
 
 def flow(velocity: Tensor, steps: int) -> Tensor:
@@ -50,9 +50,7 @@ def warped(image: Tensor, displacement: Tensor) -> Tensor:
 class _Flow(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, velocity: Tensor, steps: int) -> Tensor:
-        half = velocity / 2**steps
-        for _ in range(steps - 1):
-            half = compose(half, half)
+        half = integrate_velocity(velocity / 2, steps - 1)
         ctx.save_for_backward(half)
         return compose(half, half)
 
